@@ -1,0 +1,44 @@
+"""Everything that can go wrong inside a trial, in one tree.
+
+    TrialError
+    ├── DataError      the data cannot be read, or does not fit the recipe
+    ├── ModelError     the model cannot be built, or does not fit the data
+    ├── Diverged       the loss became NaN or infinite
+    ├── OutOfMemory    the device or the host ran out of memory
+    └── Pruned         the outside said stop (an outcome, not a fault)
+
+Each message is one line: what, where, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+
+class TrialError(Exception):
+    """The base of all errors that a trial raises on purpose."""
+
+
+class DataError(TrialError):
+    """The data cannot be read, or does not fit the recipe."""
+
+
+class ModelError(TrialError):
+    """The model cannot be built, or does not fit the data."""
+
+
+class Diverged(TrialError):
+    """The loss became NaN or infinite."""
+
+
+class OutOfMemory(TrialError):
+    """The device or the host ran out of memory."""
+
+
+class Pruned(TrialError):
+    """The outside answered a report with ``False``; the trial has saved its state and stopped."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(f"pruned after epoch {epoch}")
+        self.epoch = epoch
+
+    def __reduce__(self) -> tuple[type[Pruned], tuple[int]]:
+        return type(self), (self.epoch,)
