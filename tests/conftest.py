@@ -1,0 +1,44 @@
+"""What all tests share: a home of their own, and skips that count as failures where nothing may be missing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+FORBID_SKIPS = os.environ.get("SWEEPER_FORBID_SKIPS") == "1"
+
+
+def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure, unless its reason is that there is no CUDA device (and leave ``xfail`` alone)."""
+    if not FORBID_SKIPS or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if "CUDA" not in reason:
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nSWEEPER_FORBID_SKIPS=1 allows no skip: install what is missing."
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_if_skipped(report)
+    return report
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty SWEEPER_HOME, with nothing pointing at a service elsewhere."""
+    for name in ("SWEEPER_DATABASE_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SWEEPER_HOME", str(tmp_path))
+    return tmp_path

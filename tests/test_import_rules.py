@@ -1,0 +1,37 @@
+"""What is instant stays instant: --help, validation and the schema load none of the heavy libraries.
+
+The static half of the rules (which module may import what) is import-linter's, in pyproject.toml. This is the other
+half: what a fresh interpreter has really loaded.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "ray", "mlflow", "optuna", "sqlalchemy", "sklearn")
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["sweeper", "sweeper.cli", "sweeper.study", "sweeper.space", "sweeper.schema", "trials", "trials.recipe"],
+)
+def test_loads_nothing_heavy(module: str) -> None:
+    script = f"import sys, {module}; print(*sorted({set(HEAVY)!r} & sys.modules.keys()))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert loaded == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["start", "--help"], ["schema"]])
+def test_command_loads_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        f"import sys; sys.argv = ['sweeper', *{arguments!r}]\n"
+        "from sweeper.cli import main\n"
+        "try:\n    main()\n"
+        f"finally:\n    print(*sorted({set(HEAVY)!r} & sys.modules.keys()), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.split()) == (0, [])
+    assert done.stdout
