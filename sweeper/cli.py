@@ -1,0 +1,177 @@
+"""The command line: parse, call, print, exit code. Heavy modules load inside the commands that need them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeper.catalog import Catalog
+    from sweeper.settings import Settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Turns the errors we raise on purpose into one line and an exit code; ctrl-C is not an error."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        from sweeper.errors import SweeperError
+
+        try:
+            return super().invoke(ctx)
+        except SweeperError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.filename is None and error.errno is None:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"error: {where}{error.strerror}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+def _home_option(command: Command) -> Command:
+    return click.option(
+        "--home",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Folder of all state; default: $SWEEPER_HOME, else ./.sweeper.",
+    )(command)
+
+
+def _example(text: str) -> str:
+    # \b keeps click from re-wrapping the lines of an example.
+    return "\b\nExample:\n  " + text
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sweeper")
+def main() -> None:
+    """Sweep hyperparameters on Ray, log to MLflow, average the weights, take the best model home.
+
+    \b
+    Example:
+      sweeper init digits            write a commented study.yaml
+      sweeper start study.yaml       run it, or continue it
+      sweeper show digits            trials, leaderboard, winner
+      sweeper ui                     browse it in MLflow
+      sweeper pull digits -o best    the winner, with its model card
+    """
+
+
+@main.command(epilog=_example("sweeper start studies/digits.yaml"))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--in-process", is_flag=True, help="Train in this process, one trial at a time, without Ray.")
+@_home_option
+def start(file: Path, in_process: bool, home: Path | None) -> None:
+    """Run the study that FILE describes to its end, or continue it where it was stopped."""
+    # Checked before anything heavy loads, so that a mistake in the file is told at once.
+    from sweeper.study import load_study
+
+    load_study(file)
+    from sweeper.start import start as start_study
+
+    raise SystemExit(start_study(file, _settings(home), _console(), in_process=in_process))
+
+
+@main.command("list", epilog=_example("sweeper list --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@_home_option
+def list_(as_json: bool, home: Path | None) -> None:
+    """List the studies, oldest first."""
+    from sweeper import show
+
+    catalog = _catalog(_settings(home))
+    if as_json:
+        click.echo(json.dumps(show.list_studies(catalog), indent=2))
+    else:
+        show.print_studies(catalog, _console())
+
+
+@main.command(epilog=_example("sweeper show digits --json"))
+@click.argument("study")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+@_home_option
+def show(study: str, as_json: bool, home: Path | None) -> None:
+    """Show the trials, the leaderboard and the winner of STUDY."""
+    from sweeper import show as shown
+
+    settings = _settings(home)
+    catalog = _catalog(settings)
+    if as_json:
+        click.echo(json.dumps(shown.describe_study(catalog, study, settings), indent=2))
+    else:
+        shown.print_study(catalog, study, settings, _console())
+
+
+@main.command(epilog=_example("sweeper ui --port 5001"))
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: 5000, or the next free one.")
+@click.option("--browser/--no-browser", default=True, help="Open a browser when the page answers.")
+@_home_option
+def ui(port: int | None, browser: bool, home: Path | None) -> None:
+    """Open the MLflow UI on everything logged, on 127.0.0.1, until ctrl-C."""
+    from sweeper.ui import serve
+
+    raise SystemExit(serve(_settings(home), port=port, browse=browser, say=click.echo))
+
+
+@main.command(epilog=_example("sweeper pull digits -o best"))
+@click.argument("study")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Folder to make; default: STUDY-best.")
+@_home_option
+def pull(study: str, out: Path | None, home: Path | None) -> None:
+    """Copy the winner of STUDY: weights, recipe and model card."""
+    from sweeper import publish
+
+    settings = _settings(home)
+    target = out or Path(f"{study}-best")
+    publish.pull(_catalog(settings), study, settings.study_folder(study), target)
+    click.echo(f"{target}: weights.safetensors, recipe.json, package.json, README.md (how to load it)")
+
+
+@main.command(epilog=_example("sweeper init photos/ -o photos.yaml"))
+@click.argument("source", default="digits")
+@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("study.yaml"), show_default=True)
+def init(source: str, out: Path) -> None:
+    """Write a commented study file for SOURCE: `digits`, or a folder with one sub-folder of images per class."""
+    from sweeper.errors import StudyError
+    from sweeper.starter import starter
+
+    if out.exists():
+        raise StudyError(f"{out}: exists already; choose another name with -o")
+    out.write_text(starter(source), encoding="utf-8")
+    click.echo(f"wrote {out}; run it with: sweeper start {out}")
+
+
+@main.command(epilog=_example("sweeper schema > study.schema.json"))
+def schema() -> None:
+    """Print the JSON Schema of study.yaml, for editors to complete and check it."""
+    from sweeper.schema import study_schema
+
+    click.echo(json.dumps(study_schema(), indent=2))
+
+
+def _settings(home: Path | None) -> Settings:
+    from sweeper.settings import load_settings
+
+    return load_settings(home)
+
+
+def _catalog(settings: Settings) -> Catalog:
+    from sweeper.catalog import Catalog
+
+    return Catalog(settings.database_url, create=False)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console()

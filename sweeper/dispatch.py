@@ -1,0 +1,200 @@
+"""Where trials run: persistent Ray actors, one per slot, and an in-process twin. The only module that knows Ray.
+
+Each actor keeps its process, its imports and its data set warm from trial to trial. A call to an actor runs until the
+trial's next report, so the orchestrator only ever waits for whichever actor speaks next.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from sweeper.errors import WorkersError
+from sweeper.runner import TRAIN, Event, Failed, Job, Reported, Runner
+from sweeper.study import Workers as WorkersSection
+
+KEPT_LIMIT_BYTES = 1 << 30
+"""A worker that holds this much more than after its first trial is replaced."""
+
+
+class Workers(Protocol):
+    """Slots that run trials."""
+
+    @property
+    def free(self) -> int:
+        """How many trials may be submitted now."""
+
+    def submit(self, job: Job) -> None:
+        """Start a trial on a free slot."""
+
+    def wait(self, timeout_seconds: float) -> Event | None:
+        """The next event of any trial, or ``None`` when none came in time."""
+
+    def answer(self, number: int, keep_going: bool) -> None:
+        """Answer the report of a trial, which waits for it."""
+
+    def close(self) -> None:
+        """Stop what runs; checkpoints stay."""
+
+
+class InProcessWorkers:
+    """The same loop without Ray, one trial at a time, for a debugger.
+
+    Args:
+        train: `module:function` that trains one recipe.
+    """
+
+    def __init__(self, train: str = TRAIN) -> None:
+        self._runner = Runner(train)
+        self._job: Job | None = None
+        self._answer: bool | None = None
+
+    @property
+    def free(self) -> int:
+        return 1 if self._job is None else 0
+
+    def submit(self, job: Job) -> None:
+        self._job, self._answer = job, None
+
+    def wait(self, timeout_seconds: float) -> Event | None:  # noqa: ARG002  a trial in this process cannot be left waiting
+        if self._job is None:
+            return None
+        event = self._runner.start(self._job) if self._answer is None else self._runner.advance(self._answer)
+        if not isinstance(event, Reported):
+            self._job = None
+        return event
+
+    def answer(self, number: int, keep_going: bool) -> None:  # noqa: ARG002  there is only one trial
+        self._answer = keep_going
+
+    def close(self) -> None:
+        self._runner.close()
+
+
+class RayWorkers:
+    """Persistent Ray actors, one per slot.
+
+    Args:
+        section: `workers` of study.yaml.
+        address: the cluster to use; ``None`` starts a Ray of our own.
+        train: `module:function` that trains one recipe.
+        kept_limit_bytes: a worker that keeps more memory than this after a trial is replaced.
+
+    Raises:
+        WorkersError: Ray does not answer, or cannot ever place what the section asks for.
+    """
+
+    def __init__(
+        self,
+        section: WorkersSection,
+        address: str | None = None,
+        train: str = TRAIN,
+        kept_limit_bytes: int = KEPT_LIMIT_BYTES,
+    ) -> None:
+        self._train, self._kept_limit_bytes = train, kept_limit_bytes
+        ray = self._ray = _connect(section, address)
+        have = ray.cluster_resources()
+        self._cpus, self._gpus, self.slots = _slots(section, have.get("CPU", 0.0), have.get("GPU", 0.0))
+        self._actor_class = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0)(Runner)
+        self._idle: list[Any] = [self._new_actor() for _ in range(self.slots)]
+        self._busy: dict[int, Any] = {}
+        self._pending: dict[Any, int] = {}
+
+    @property
+    def free(self) -> int:
+        return len(self._idle)
+
+    @property
+    def threads(self) -> int:
+        """Threads a trial may use: its share of the cores, at least one."""
+        return max(1, int(self._cpus))
+
+    def submit(self, job: Job) -> None:
+        actor = self._idle.pop(0)
+        self._busy[job.number] = actor
+        self._pending[actor.start.remote(job)] = job.number
+
+    def wait(self, timeout_seconds: float) -> Event | None:
+        if not self._pending:
+            return None
+        ready, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=timeout_seconds)
+        if not ready:
+            return None
+        number = self._pending.pop(ready[0])
+        try:
+            event: Event = self._ray.get(ready[0])
+        except self._ray.exceptions.RayError as error:
+            cause = str(error).strip().splitlines()[0]
+            event = Failed(number, f"the worker died: {cause}", lost=True)
+        if not isinstance(event, Reported):
+            self._release(number, event)
+        return event
+
+    def answer(self, number: int, keep_going: bool) -> None:
+        self._pending[self._busy[number].advance.remote(keep_going)] = number
+
+    def close(self) -> None:
+        for actor in [*self._busy.values(), *self._idle]:
+            self._ray.kill(actor)
+        self._ray.shutdown()
+
+    def _new_actor(self) -> Any:
+        return self._actor_class.remote(self._train)
+
+    def _release(self, number: int, event: Event) -> None:
+        actor = self._busy.pop(number)
+        kept = getattr(event, "kept_bytes", 0)
+        if kept > self._kept_limit_bytes or (isinstance(event, Failed) and event.lost):
+            self._ray.kill(actor)
+            actor = self._new_actor()
+        # First in, first out: a replaced worker has time to come up while the others work.
+        self._idle.append(actor)
+
+
+def _connect(section: WorkersSection, address: str | None) -> Any:
+    # Said before the import, which reads them.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if address is not None:
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            cause = str(error).strip().splitlines()[0]
+            raise WorkersError(f"RAY_ADDRESS={address}: no Ray cluster answers there: {cause}") from error
+        return ray
+    wanted = (section.concurrent or 1) * section.cpus
+    # Cores are a budget here, not a fence: more workers than cores is the user's own choice to make.
+    cores = max(len(os.sched_getaffinity(0)), math.ceil(wanted))
+    ray.init(
+        address="local",
+        num_cpus=cores,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    return ray
+
+
+def _slots(section: WorkersSection, cpus: float, gpus: float) -> tuple[float, float, int]:
+    """CPUs and GPUs of each slot, and how many slots: as asked for, or as many as fit."""
+    gpus_each = section.gpus if section.gpus is not None else (1.0 if gpus >= 1 else 0.0)
+    fitting = int(cpus // section.cpus)
+    if gpus_each > 0:
+        fitting = min(fitting, int(gpus / gpus_each + 1e-9))
+    count = section.concurrent if section.concurrent is not None else max(1, fitting)
+    if count > fitting:
+        raise WorkersError(
+            f"workers: {count} concurrent with {section.cpus:g} CPUs and {gpus_each:g} GPUs each do not fit: "
+            f"Ray has {cpus:g} CPUs and {gpus:g} GPUs, enough for {fitting}; lower workers.concurrent, cpus or gpus"
+        )
+    return section.cpus, gpus_each, count
+
+
+def import_paths(folders: Iterable[Path]) -> tuple[str, ...]:
+    """Folders from which a user's own `module:function` may come, in order, each once."""
+    return tuple(dict.fromkeys(str(folder.resolve()) for folder in folders))

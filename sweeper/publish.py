@@ -1,0 +1,162 @@
+"""The winner: chosen on the selection split, looked at once on the test split, packed, registered and pulled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sweeper.catalog import Catalog, StudyRow, WeightsRow
+from sweeper.errors import StoreError, StudyError
+from sweeper.provenance import git_state, versions
+from trials.recipe import Recipe
+
+REQUIREMENTS = ("torch", "torchvision", "numpy", "pydantic", "safetensors", "pillow")
+"""What the `trials` package needs to load and run a model."""
+
+
+def requirements() -> list[str]:
+    """Pip requirements of a published model, as installed here."""
+    return [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
+
+
+def publish_winner(
+    catalog: Catalog, study: StudyRow, winner: WeightsRow, folder: Path, *, file_folder: Path
+) -> dict[str, Any]:
+    """Look at the test split with the winner, once, and pack it below ``folder/winner``.
+
+    Returns what the catalog keeps of it: kind, trial, path, sha256, selection and test metrics. A winner that the
+    catalog holds already is returned as it is, so that a restart does not look a second time.
+
+    Raises:
+        StoreError: the weights are gone or are not those the catalog knows.
+    """
+    row = catalog.study(study.name)
+    if row.winner is not None:
+        return row.winner
+    from trials.score import score_weights
+
+    weights = folder / winner.path
+    check_digest(weights, winner.sha256)
+    recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner.trial).recipe))
+    record: dict[str, Any] = {
+        "kind": winner.kind,
+        "trial": winner.trial,
+        "path": winner.path,
+        "sha256": winner.sha256,
+        "metric": study.metric,
+        "selection": winner.metrics,
+        "test": score_weights(recipe, weights, "test"),
+    }
+    _pack(folder / "winner", study, record, recipe, weights, git_state(file_folder))
+    catalog.set_study(study.id, winner=record)
+    return record
+
+
+def check_digest(path: Path, sha256: str) -> None:
+    """Make sure that a file is the one the catalog knows.
+
+    Raises:
+        StoreError: it is missing or differs.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: the catalog names these weights, but the file is gone")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise StoreError(f"{path}: sha256 {found[:12]}..., expected {sha256[:12]}...: the file was changed or damaged")
+
+
+def pull(catalog: Catalog, name: str, study_folder: Path, out: Path) -> dict[str, Any]:
+    """Copy the winner of a study to ``out``, whole or not at all; returns its record.
+
+    Raises:
+        StoreError: no such study, or its files are gone.
+        StudyError: the study has no winner yet, or ``out`` holds something else.
+    """
+    study = catalog.study(name)
+    if study.winner is None:
+        raise StudyError(f"study {name!r} has no winner yet: it is {study.state}; see: sweeper show {name}")
+    source = study_folder / "winner"
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StudyError(f"{out}: exists and is not an empty folder; choose another with -o")
+    check_digest(source / "weights.safetensors", study.winner["sha256"])
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
+        copy = Path(temporary) / "package"
+        shutil.copytree(source, copy)
+        check_digest(copy / "weights.safetensors", study.winner["sha256"])
+        os.replace(copy, out)
+    return study.winner
+
+
+def _pack(
+    folder: Path, study: StudyRow, record: Mapping[str, Any], recipe: Recipe, weights: Path, git: Mapping[str, str]
+) -> None:
+    from trials.data import load_splits
+    from trials.package import write_package
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner.") as temporary:
+        package = Path(temporary) / "package"
+        write_package(package, recipe, weights, load_splits(recipe.data, "cpu"))
+        (package / "README.md").write_text(model_card(study, record, recipe, git), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)  # left by an orchestrator that died before it told the catalog
+        os.replace(package, folder)
+
+
+def model_card(study: StudyRow, record: Mapping[str, Any], recipe: Recipe, git: Mapping[str, str]) -> str:
+    """The README of a pulled model: what it is worth, where it came from, how to load it."""
+    lines = [
+        f"# {study.name}: the winner",
+        "",
+        f"The `{record['kind']}` weights of trial {record['trial']}, chosen on the selection split among all the "
+        "weights the study kept, then evaluated once on the test split.",
+        "",
+        "| split | metric | value | 95 % interval |",
+        "|---|---|---|---|",
+        *_metric_rows("selection", record["selection"]),
+        *_metric_rows("test", record["test"]),
+        "",
+        "The value on the selection split is optimistic: it was the reason for the choice. The test split was read "
+        "for this model alone.",
+        "",
+        "## Load it",
+        "",
+        "```python",
+        "from sweeper import load_model",
+        "",
+        'model, preprocess = load_model("FOLDER")  # this folder',
+        "logits = model(preprocess(images))  # images as the data source gives them: one array or a batch",
+        "```",
+        "",
+        "## Where it comes from",
+        "",
+        f"- data: `{recipe.data.source}`, splits drawn with seed {recipe.data.seed}, selection share "
+        f"{recipe.data.validation:g}",
+        f"- seed of the trial: {recipe.seed}",
+        f"- weights: `weights.safetensors`, sha256 `{record['sha256']}`",
+        "- recipe: `recipe.json`",
+        *[f"- {name}: {value}" for name, value in git.items()],
+        "- versions: " + ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _metric_rows(split: str, metrics: Mapping[str, float]) -> list[str]:
+    rows = []
+    for name, value in metrics.items():
+        short = name.split(".", 1)[1]
+        if short.endswith((".low", ".high")) or short == "count":
+            continue
+        low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
+        interval = f"{low:.4f} to {high:.4f}" if low is not None and high is not None else ""
+        rows.append(f"| {split} | {short} | {value:.4f} | {interval} |")
+    return rows

@@ -1,0 +1,1 @@
+"""What is done with the weights once the trials have ended."""

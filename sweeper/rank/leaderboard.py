@@ -1,0 +1,44 @@
+"""One leaderboard over all the weights kept, best first, on the selection split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sweeper.catalog import WeightsRow
+from trials.result import METRICS
+
+AVERAGED = ("ema", "best_n")
+"""Kinds of weights that are an average of several."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What averaging was worth on the selection split.
+
+    ``amount`` is positive when the best average is better than the best single weights, in units of the metric.
+    """
+
+    best_single: WeightsRow
+    best_average: WeightsRow
+    amount: float
+
+
+def rank(weights: Iterable[WeightsRow], metric: str) -> list[WeightsRow]:
+    """Weights by value, best first.
+
+    Equal values are decided by the lower ``validation.loss``, then by the earlier trial, so that the order never
+    depends on which trial finished first.
+    """
+    sign = -1.0 if METRICS[metric] == "maximize" else 1.0
+    return sorted(weights, key=lambda w: (sign * w.value, w.metrics.get("validation.loss", 0.0), w.trial, w.kind))
+
+
+def gain_of_averaging(ranked: list[WeightsRow], metric: str) -> Gain | None:
+    """The best average against the best single weights; ``None`` when one of them does not exist."""
+    single = next((row for row in ranked if row.kind not in AVERAGED), None)
+    average = next((row for row in ranked if row.kind in AVERAGED), None)
+    if single is None or average is None:
+        return None
+    sign = 1.0 if METRICS[metric] == "maximize" else -1.0
+    return Gain(single, average, sign * (average.value - single.value))

@@ -1,0 +1,170 @@
+"""Runs trials one after another in a thread of its own and hands their events out one at a time.
+
+A trial calls back (`report`), an orchestrator asks (`advance`): this turns one into the other. A Ray actor holds a
+`Runner`, and so does the in-process twin, which is why both do the same thing.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trials.errors import Pruned, TrialError
+from trials.recipe import Recipe
+from trials.result import EpochReport, TrialResult
+
+TrainFunction = Callable[[Recipe, Path, Callable[[EpochReport], bool]], TrialResult]
+TRAIN = "trials.train:run_trial"
+"""Where the function that trains one recipe is imported from."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to run."""
+
+    number: int
+    recipe_json: str
+    folder: str
+    import_paths: tuple[str, ...] = ()
+    """Folders from which the user's own modules may be imported."""
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Reported:
+    """The trial finished an epoch and waits to hear whether to go on."""
+
+    number: int
+    report: EpochReport
+
+
+@dataclass(frozen=True)
+class Completed:
+    """The trial ran to its end."""
+
+    number: int
+    result: TrialResult
+    kept_bytes: int = 0
+    """Memory the worker holds beyond what it held after its first trial."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The trial stopped where it was told to."""
+
+    number: int
+    kept_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The trial raised, or its worker died."""
+
+    number: int
+    reason: str
+    traceback: str = ""
+    kept_bytes: int = 0
+    lost: bool = False
+    """The worker died, so nothing is known about the trial itself."""
+
+
+Event = Reported | Completed | Stopped | Failed
+
+
+@dataclass
+class Runner:
+    """One slot: at most one trial at a time.
+
+    Args:
+        train: `module:function` with the signature of `trials.train.run_trial`.
+    """
+
+    train: str = TRAIN
+    _jobs: queue.SimpleQueue[Job | None] = field(default_factory=queue.SimpleQueue)
+    _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
+    _answers: queue.SimpleQueue[bool] = field(default_factory=queue.SimpleQueue)
+    _held_bytes: int | None = None
+    _thread: threading.Thread | None = None
+
+    def start(self, job: Job) -> Event:
+        """Start a trial and return its first event."""
+        if self._thread is None:
+            # One thread for all trials: torch's thread pool belongs to the thread that made it.
+            self._thread = threading.Thread(target=self._work, name="trial", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+        return self._events.get()
+
+    def advance(self, keep_going: bool) -> Event:
+        """Answer the report that is waiting and return the next event."""
+        self._answers.put(keep_going)
+        return self._events.get()
+
+    def close(self) -> None:
+        """End the thread after the trial that is running, if any, is told to stop."""
+        self._answers.put(False)
+        self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            event = self._run(job)
+            self._events.put(event)
+
+    def _run(self, job: Job) -> Event:
+        def report(epoch: EpochReport) -> bool:
+            self._events.put(Reported(job.number, epoch))
+            return self._answers.get()
+
+        try:
+            sys.path[:0] = [path for path in job.import_paths if path not in sys.path]
+            set_threads(job.threads)
+            train: TrainFunction = import_from(self.train)
+            result = train(Recipe.model_validate_json(job.recipe_json), Path(job.folder), report)
+            return Completed(job.number, result, self._kept_bytes())
+        except Pruned:
+            return Stopped(job.number, self._kept_bytes())
+        except TrialError as error:
+            return Failed(job.number, f"{type(error).__name__}: {error}", traceback.format_exc(), self._kept_bytes())
+        except Exception as error:  # noqa: BLE001  the user's own code may raise anything; the study goes on
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            return Failed(job.number, reason, traceback.format_exc(), self._kept_bytes())
+
+    def _kept_bytes(self) -> int:
+        gc.collect()
+        held = held_bytes()
+        if self._held_bytes is None:
+            # The first trial brings the libraries, the data set and warm caches, which are meant to stay.
+            self._held_bytes = held
+        return max(0, held - self._held_bytes)
+
+
+def import_from(path: str) -> Any:
+    """What `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def set_threads(threads: int) -> None:
+    """Give the trial its share of the cores: a reused worker keeps the thread count of the trial before."""
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def held_bytes() -> int:
+    """Memory this worker holds now: the GPU's when there is one, else the resident memory of the process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated()
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)

@@ -1,0 +1,169 @@
+"""Ask, report, tell: what to train next, whether it goes on, and what came of it. The only module that knows Optuna.
+
+Optuna keeps the history in its own tables (RDB storage); the sampler is built anew for every proposal, seeded from the
+study's seed and the trial's number, so that a restarted study does not draw its start-up samples a second time.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from sweeper.catalog import use_wal
+from sweeper.errors import StoreError
+from sweeper.settings import without_password
+from sweeper.space import Choice, Int, Log, Parameter, Uniform
+from sweeper.study import Asha, Hyperband, Median, NoPruner, Patient, Study
+from trials.recipe import Recipe
+from trials.result import METRICS
+from trials.seed import derive_seed
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: its number in the study, its recipe, and what was sampled for it by dotted path."""
+
+    number: int
+    recipe: Recipe
+    params: dict[str, Any]
+
+
+def _tpe(seed: int) -> optuna.samplers.BaseSampler:
+    # `group` splits the conditional space into its branches; `constant_liar` keeps parallel workers apart.
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
+
+
+SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+    "tpe": _tpe,
+}
+
+PRUNERS: dict[type, Callable[[Any, int], optuna.pruners.BasePruner]] = {
+    NoPruner: lambda _, __: optuna.pruners.NopPruner(),
+    Median: lambda p, _: optuna.pruners.MedianPruner(n_startup_trials=p.startup_trials, n_warmup_steps=p.warmup_epochs),
+    Asha: lambda p, _: optuna.pruners.SuccessiveHalvingPruner(min_resource=p.min_epochs, reduction_factor=p.reduction),
+    Hyperband: lambda p, epochs: optuna.pruners.HyperbandPruner(
+        min_resource=p.min_epochs, max_resource=max(epochs, p.min_epochs), reduction_factor=p.reduction
+    ),
+    Patient: lambda p, _: optuna.pruners.PatientPruner(None, patience=p.patience_epochs, min_delta=p.min_delta),
+}
+
+
+class Search:
+    """The search of one study.
+
+    Args:
+        study: what study.yaml says.
+        url: the database that holds the history.
+
+    Raises:
+        StoreError: the database cannot be reached.
+    """
+
+    def __init__(self, study: Study, url: str) -> None:
+        self._study = study
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._history = _open_history(study, url)
+        self._open: dict[int, optuna.Trial] = {}
+        for point in study.start_with:
+            self._history.enqueue_trial(point, skip_if_exists=True)
+
+    @property
+    def asked(self) -> int:
+        """How many trials have been asked for; those of `start_with` wait in the history until then."""
+        return sum(t.state != TrialState.WAITING for t in self._history.get_trials(deepcopy=False))
+
+    def ask(self) -> Proposal:
+        """The next trial to run."""
+        number = self.asked
+        with _quietly():
+            self._history.sampler = self._sampler(number)
+            return self._decide(self._history.ask())
+
+    def reopen(self, number: int) -> Proposal:
+        """The same proposal again, for a trial that was interrupted: what was sampled stays."""
+        frozen = self._history.get_trials(deepcopy=False)[number]
+        with _quietly():
+            self._history.sampler = self._sampler(number)
+            return self._decide(optuna.Trial(self._history, frozen._trial_id))
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        return SAMPLERS[self._study.search.sampler](derive_seed(self._study.seed, "ask", number))
+
+    def _decide(self, trial: optuna.Trial) -> Proposal:
+        decision = self._study.space.decide(lambda parameter: _suggest(trial, parameter))
+        self._open[trial.number] = trial
+        recipe = self._study.space.recipe(
+            decision.sections,
+            seed=derive_seed(self._study.seed, "trial", trial.number),
+            metric=self._study.search.metric,
+        )
+        return Proposal(trial.number, recipe, decision.params)
+
+    def running(self) -> list[int]:
+        """Numbers of the trials that were asked for and have not ended."""
+        return [t.number for t in self._history.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Record the value of an epoch; ``False`` says that the trial is hopeless."""
+        trial = self._open[number]
+        with _quietly():
+            trial.report(value, step=epoch)
+            return not trial.should_prune()
+
+    def complete(self, number: int, value: float) -> None:
+        """The trial ran to its end and is worth ``value``."""
+        self._history.tell(self._open.pop(number), value)
+
+    def prune(self, number: int) -> None:
+        """The trial was stopped as hopeless; its last report becomes its value."""
+        self._history.tell(self._open.pop(number), state=TrialState.PRUNED)
+
+    def fail(self, number: int, reason: str) -> None:
+        """The trial failed; ``reason`` is kept with it."""
+        trial = self._open.pop(number)
+        trial.set_user_attr("reason", reason)
+        self._history.tell(trial, state=TrialState.FAIL)
+
+
+def _open_history(study: Study, url: str) -> optuna.Study:
+    try:
+        storage = optuna.storages.RDBStorage(url)
+        if url.startswith("sqlite"):
+            sa.event.listen(storage.engine, "connect", use_wal)
+            storage.engine.dispose()  # connections made before the listener lack its settings
+        with _quietly():
+            return optuna.create_study(
+                study_name=study.name,
+                storage=storage,
+                direction=METRICS[study.search.metric],
+                pruner=PRUNERS[type(study.search.pruner)](study.search.pruner, study.max_epochs),
+                load_if_exists=True,
+            )
+    except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise StoreError(f"database {without_password(url)}: {cause}") from error
+
+
+def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
+    match parameter.distribution:
+        case Uniform(low, high):
+            return trial.suggest_float(parameter.name, low, high)
+        case Log(low, high):
+            return trial.suggest_float(parameter.name, low, high, log=True)
+        case Int(low, high, step, log):
+            return trial.suggest_int(parameter.name, low, high, step=step, log=log)
+        case Choice() as choice:
+            return trial.suggest_categorical(parameter.name, choice.labels)
+    raise TypeError(f"unknown distribution {parameter.distribution!r} of {parameter.name}")
+
+
+def _quietly() -> warnings.catch_warnings[None]:
+    # `group` and `constant_liar` are marked experimental in Optuna; saying so at each proposal helps nobody.
+    return warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning)

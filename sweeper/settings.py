@@ -1,0 +1,74 @@
+"""Where things live: environment variables and their defaults.
+
+| variable                | default                            | what it is                                 |
+|-------------------------|------------------------------------|--------------------------------------------|
+| `SWEEPER_HOME`          | `./.sweeper`                       | folder of all state; `--home` overrides it |
+| `SWEEPER_DATABASE_URL`  | `sqlite:///$SWEEPER_HOME/sweeper.db` | catalog and Optuna's storage             |
+| `MLFLOW_TRACKING_URI`   | `sqlite:///$SWEEPER_HOME/mlflow.db`  | where runs and models are logged         |
+| `RAY_ADDRESS`           | a Ray of our own                   | the cluster whose workers train            |
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The resolved places of one installation."""
+
+    home: Path
+    database_url: str
+    tracking_uri: str
+    ray_address: str | None
+
+    @property
+    def artifacts(self) -> Path:
+        """Where MLflow keeps files when it runs without a server."""
+        return self.home / "mlartifacts"
+
+    @property
+    def tracking_is_local(self) -> bool:
+        """Whether runs go to a database of our own instead of to a server."""
+        return self.tracking_uri.startswith("sqlite:")
+
+    def study_folder(self, name: str) -> Path:
+        """The folder of one study: its file, its trials, its winner."""
+        return self.home / "studies" / name
+
+    def trial_folder(self, name: str, number: int) -> Path:
+        """The folder of one trial."""
+        return self.study_folder(name) / "trials" / f"{number:04d}"
+
+    def winner_folder(self, name: str) -> Path:
+        """The folder that `sweeper pull` copies from."""
+        return self.study_folder(name) / "winner"
+
+
+def load_settings(home: Path | None = None) -> Settings:
+    """Read the environment once; ``home`` is what ``--home`` said."""
+    chosen = home or Path(os.environ.get("SWEEPER_HOME") or ".sweeper")
+    folder = chosen.expanduser().resolve()
+    return Settings(
+        home=folder,
+        database_url=_psycopg(os.environ.get("SWEEPER_DATABASE_URL") or f"sqlite:///{folder / 'sweeper.db'}"),
+        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
+        ray_address=os.environ.get("RAY_ADDRESS") or None,
+    )
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown and logged.
+
+    >>> without_password("postgresql://ada:secret@db/sweeper")
+    'postgresql://ada:***@db/sweeper'
+    """
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+
+
+def _psycopg(url: str) -> str:
+    # SQLAlchemy 2.0 reads a bare `postgresql://` as psycopg2 and 2.1 as psycopg 3, the one we depend on.
+    return re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)

@@ -1,0 +1,184 @@
+"""What is known of a study, for people and for programs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sweeper.catalog import ENDED, Catalog, StudyRow, TrialRow
+from sweeper.lease import is_held
+from sweeper.rank.leaderboard import gain_of_averaging, rank
+from sweeper.settings import Settings, without_password
+from sweeper.view import STYLES, describe
+from trials.result import METRICS
+
+LEADERBOARD_ROWS = 10
+__all__ = ["ENDED", "describe_study", "list_studies", "print_results", "print_studies", "print_study"]
+
+
+def state_of(study: StudyRow) -> str:
+    """The state of a study; one whose orchestrator died is stopped, whatever its row says."""
+    return "stopped" if study.state == "running" and not is_held(study) else study.state
+
+
+def list_studies(catalog: Catalog) -> list[dict[str, Any]]:
+    """All studies as `sweeper list --json` prints them, oldest first."""
+    listed = []
+    for study in catalog.studies():
+        ranked = rank(catalog.weights(study.id), study.metric)
+        listed.append(
+            {
+                "study": study.name,
+                "state": state_of(study),
+                "created": datetime.fromtimestamp(study.created_at).astimezone().isoformat(timespec="seconds"),
+                "trials_asked": study.trials_asked,
+                "trials": dict(catalog.count_trials(study.id)),
+                "metric": study.metric,
+                "best": ranked[0].value if ranked else None,
+            }
+        )
+    return listed
+
+
+def describe_study(catalog: Catalog, name: str, settings: Settings) -> dict[str, Any]:
+    """One study as `sweeper show --json` prints it.
+
+    Raises:
+        StoreError: there is no study of that name.
+    """
+    study = catalog.study(name)
+    epochs = catalog.epochs(study.id)
+    ranked = rank(catalog.weights(study.id), study.metric)
+    folder = settings.study_folder(name)
+    return {
+        "study": study.name,
+        "state": state_of(study),
+        "metric": study.metric,
+        "direction": METRICS[study.metric],
+        "trials_asked": study.trials_asked,
+        "trials": [
+            {
+                "number": trial.number,
+                "state": _state_of_trial(study, trial),
+                "value": trial.value,
+                "params": trial.params,
+                "reason": trial.reason,
+                "epochs": [{"epoch": e.epoch, "metrics": e.metrics} for e in epochs.get(trial.id, [])],
+            }
+            for trial in catalog.trials(study.id)
+        ],
+        "leaderboard": [
+            {"kind": row.kind, "trial": row.trial, "value": row.value, "path": str(folder / row.path)} for row in ranked
+        ],
+        "winner": _winner(study),
+    }
+
+
+def print_studies(catalog: Catalog, console: Console) -> None:
+    """All studies as a table."""
+    studies = list_studies(catalog)
+    if not studies:
+        console.print("no studies yet; begin with: sweeper init", markup=False, highlight=False)
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in ("study", "state", "trials", "best", "metric", "created"):
+        table.add_column(column)
+    for study in studies:
+        done = sum(study["trials"].get(state, 0) for state in ENDED)
+        best = "" if study["best"] is None else f"{study['best']:.4f}"
+        table.add_row(
+            study["study"],
+            study["state"],
+            f"{done}/{study['trials_asked']}",
+            best,
+            study["metric"],
+            study["created"].replace("T", " ")[:16],
+        )
+    console.print(table)
+
+
+def print_study(catalog: Catalog, name: str, settings: Settings, console: Console) -> None:
+    """One study: its trials, and when it is finished its results."""
+    study = describe_study(catalog, name, settings)
+    console.print(f"{study['study']}: {study['state']}", markup=False, highlight=False)
+    table = Table(box=None, pad_edge=False)
+    for column, justify in (("trial", "right"), ("state", "left"), ("epochs", "right"), (study["metric"], "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("params, or why it failed", overflow="fold")
+    for trial in study["trials"]:
+        value = "" if trial["value"] is None else f"{trial['value']:.4f}"
+        table.add_row(
+            f"{trial['number']:04d}",
+            trial["state"],
+            str(len(trial["epochs"])),
+            value,
+            trial["reason"] or describe(trial["params"]),
+            style=STYLES.get(trial["state"]) if trial["state"] == "failed" else None,
+        )
+    console.print(table)
+    if study["leaderboard"]:
+        print_results(catalog, name, settings, console)
+
+
+def print_results(catalog: Catalog, name: str, settings: Settings, console: Console) -> None:
+    """The leaderboard, what averaging gained, the winner, and the lines to look further and to pull."""
+    study = catalog.study(name)
+    ranked = rank(catalog.weights(study.id), study.metric)
+    table = Table(title=f"leaderboard of {name}, {study.metric} on the selection split", title_justify="left", box=None)
+    for column, justify in (("", "right"), ("weights", "left"), ("trial", "right"), ("value", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for place, row in enumerate(ranked[:LEADERBOARD_ROWS], start=1):
+        table.add_row(str(place), row.kind, f"{row.trial:04d}", f"{row.value:.4f}")
+    console.print(table)
+    lines = []
+    if len(ranked) > LEADERBOARD_ROWS:
+        lines.append(f"and {len(ranked) - LEADERBOARD_ROWS} more: sweeper show {name} --json")
+    gain = gain_of_averaging(ranked, study.metric)
+    if gain is not None:
+        best = f"best average {gain.best_average.value:.4f}, best single {gain.best_single.value:.4f}"
+        verdict = f"gained {gain.amount:.4f}" if gain.amount > 0 else f"gained nothing ({gain.amount:+.4f})"
+        lines.append(f"averaging {verdict} in {study.metric}: {best}")
+    winner = study.winner
+    if winner is not None:
+        metric = winner["metric"].removeprefix("validation.")
+        test = winner["test"]
+        value = f"test {metric} {test[f'test.{metric}']:.4f}"
+        if f"test.{metric}.low" in test:
+            value += f" (95 % interval {test[f'test.{metric}.low']:.4f} to {test[f'test.{metric}.high']:.4f})"
+        lines.append(f"winner: {winner['kind']} of trial {winner['trial']:04d}, {value}, looked at once")
+        lines.append(f"pull it:   sweeper pull {name} -o {name}-best{_home_option(settings)}")
+    if settings.tracking_is_local:
+        lines.append(f"browse it: sweeper ui{_home_option(settings)}")
+    else:
+        lines.append(f"browse it: {without_password(settings.tracking_uri)}")
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _home_option(settings: Settings) -> str:
+    """`--home`, where the place is not the one that the next command would look at by itself."""
+    from sweeper.settings import load_settings
+
+    return "" if load_settings().home == settings.home else f" --home {settings.home}"
+
+
+def _winner(study: StudyRow) -> dict[str, Any] | None:
+    if study.winner is None:
+        return None
+    winner = study.winner
+    metric = winner["metric"].removeprefix("validation.")
+    return {
+        "kind": winner["kind"],
+        "trial": winner["trial"],
+        "selection": winner["selection"][winner["metric"]],
+        "test": winner["test"][f"test.{metric}"],
+        "selection_metrics": winner["selection"],
+        "test_metrics": winner["test"],
+        "model_version": winner.get("model_version"),
+    }
+
+
+def _state_of_trial(study: StudyRow, trial: TrialRow) -> str:
+    return "waiting" if trial.state == "running" and not is_held(study) else trial.state

@@ -1,0 +1,84 @@
+"""`sweeper ui`: MLflow's own pages over the right database, on this machine only."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import webbrowser
+from collections.abc import Callable
+
+from sweeper.errors import TrackingError
+from sweeper.settings import Settings, without_password
+
+HOST = "127.0.0.1"
+START_SECONDS = 90.0
+
+
+def serve(settings: Settings, *, port: int | None, browse: bool, say: Callable[[str], None]) -> int:
+    """Run the MLflow server until it is interrupted; returns its exit code.
+
+    Args:
+        settings: which database. A tracking server elsewhere is not started again, only named.
+        port: where to listen; ``None`` takes 5000 or the next free port.
+        browse: open a browser when the page answers.
+        say: how to tell the person.
+
+    Raises:
+        TrackingError: the port is taken, or the server did not come up.
+    """
+    if not settings.tracking_is_local:
+        say(f"MLFLOW_TRACKING_URI is set: the pages are at {without_password(settings.tracking_uri)}")
+        if browse:
+            webbrowser.open(settings.tracking_uri)
+        return 0
+    if not (settings.home / "mlflow.db").exists():
+        raise TrackingError(f"{settings.home}: nothing to show yet; begin with: sweeper start study.yaml")
+    chosen = _free_port(port)
+    url = f"http://{HOST}:{chosen}"
+    say(f"starting the MLflow UI on {url} ...")
+    # More than one worker costs ~44 ms a call and shows nothing more.
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(chosen), "--workers", "1"]
+    command += ["--backend-store-uri", settings.tracking_uri, "--artifacts-destination", settings.artifacts.as_uri()]
+    quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+    with subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            _wait_until_it_answers(server, url)
+            say(f"MLflow UI: {url}   (stop it with ctrl-C)")
+            if browse:
+                webbrowser.open(url)
+            return server.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            server.terminate()
+
+
+def _free_port(port: int | None) -> int:
+    for candidate in [port] if port is not None else range(5000, 5100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, candidate))
+            except OSError:
+                continue
+            return candidate
+    raise TrackingError(f"port {port or '5000 to 5099'} on {HOST} is taken; choose another with --port")
+
+
+def _wait_until_it_answers(server: subprocess.Popen[str], url: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            last = (server.stderr.read() if server.stderr else "").strip().splitlines()[-1:]
+            raise TrackingError(f"the MLflow server ended at once: {' '.join(last)}")
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise TrackingError(f"the MLflow server did not answer on {url} within {START_SECONDS:.0f} s")

@@ -1,0 +1,103 @@
+"""Trials that take no time and whose every number is known beforehand: real functions for the seam `train`.
+
+A trial's accuracy after epoch e of E is `score(lr) * e / E`, where `score` is 1 at lr = 0.1 and falls with its distance
+in decades. `raw` is worth that; `ema` is worth 0.01 more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+from trials.errors import Diverged, Pruned
+from trials.recipe import Recipe
+from trials.result import EpochReport, TrialResult, WeightsFile
+
+Report = Callable[[EpochReport], bool]
+
+
+def score(lr: float) -> float:
+    return max(0.0, 0.9 - 0.2 * abs(math.log10(lr) + 1.0))
+
+
+def instant(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """Ends well, unless told to stop."""
+    top, epochs = score(recipe.train.optimizer.lr), recipe.train.epochs
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / "epochs"
+    start = int(done.read_text()) if done.exists() else 0
+    for epoch in range(start + 1, epochs + 1):
+        done.write_text(str(epoch))
+        value = top * epoch / epochs
+        if not report(_report(epoch, epochs, value)):
+            raise Pruned(epoch)
+    kept = [_keep(folder, "ema", top + 0.01, epochs), _keep(folder, "raw", top, epochs)]
+    return TrialResult(
+        epochs=epochs, weights=tuple(kept), parameters=1, seconds=0.1 * epochs, device="cpu", peak_memory_bytes=0
+    )
+
+
+def diverges(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """Fails after one epoch when the learning rate is above 0.1."""
+    if recipe.train.optimizer.lr > 0.1:
+        report(_report(1, recipe.train.epochs, 0.5))
+        raise Diverged("loss is nan at epoch 2, step 17")
+    return instant(recipe, folder, report)
+
+
+def always_raises(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """A mistake in the user's own code."""
+    raise ValueError("no such column: 'price'")
+
+
+def dies_once(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """Kills its own process after two epochs, the first time."""
+    mark = folder / "died"
+
+    def report_or_die(epoch: EpochReport) -> bool:
+        if epoch.epoch == 3 and not mark.exists():
+            mark.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return report(epoch)
+
+    return instant(recipe, folder, report_or_die)
+
+
+def dies_always(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """Kills its own process every time."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("unreachable")
+
+
+HOARD: list[bytearray] = []
+
+
+def hoards(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """Leaves 200 MB behind in its process, and says in which process it ran."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pid").write_text(str(os.getpid()))
+    HOARD.append(bytearray(os.urandom(1 << 20) * 200))
+    return instant(recipe, folder, report)
+
+
+def _report(epoch: int, epochs: int, value: float) -> EpochReport:
+    metrics = {"train.loss": 1.0 - value, "validation.loss": 1.0 - value, "validation.accuracy": value}
+    return EpochReport(epoch=epoch, epochs=epochs, metrics=metrics, seconds=0.1)
+
+
+def _keep(folder: Path, kind: str, value: float, epoch: int) -> WeightsFile:
+    content = f"{kind} {value}".encode()
+    (folder / "weights").mkdir(exist_ok=True)
+    (folder / "weights" / f"{kind}.safetensors").write_bytes(content)
+    return WeightsFile(
+        kind=kind,  # type: ignore[arg-type]
+        path=f"weights/{kind}.safetensors",
+        metrics={"validation.accuracy": value, "validation.loss": 1.0 - value},
+        epoch=epoch,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )

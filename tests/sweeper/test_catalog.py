@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from sweeper.catalog import Catalog
+from sweeper.errors import StoreError
+from trials.result import EpochReport, WeightsFile
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def catalog(request: pytest.FixtureRequest, tmp_path: Path):
+    url = f"sqlite:///{tmp_path / 'a.db'}" if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    catalog = Catalog(url)
+    yield catalog
+    catalog.close()
+
+
+def _study(catalog: Catalog, name: str = "digits"):
+    return catalog.add_study(name, digest="d", text="study: digits", metric="validation.accuracy", trials_asked=3)
+
+
+def _report(epoch: int, accuracy: float = 0.5) -> EpochReport:
+    return EpochReport(epoch=epoch, epochs=3, metrics={"validation.accuracy": accuracy}, seconds=1.5)
+
+
+def _file(kind: str, value: float) -> WeightsFile:
+    return WeightsFile(
+        kind=kind,  # type: ignore[arg-type]
+        path=f"weights/{kind}.safetensors",
+        metrics={"validation.accuracy": value},
+        epoch=3,
+        bytes=10,
+        sha256="s",
+    )
+
+
+def test_a_study_is_made_once_and_kept_as_it_was(catalog: Catalog) -> None:
+    first = _study(catalog)
+    again = catalog.add_study("digits", digest="other", text="other", metric="validation.loss", trials_asked=9)
+    assert (again.id, again.digest, again.metric, again.trials_asked) == (first.id, "d", "validation.accuracy", 3)
+    assert [study.name for study in catalog.studies()] == ["digits"]
+
+
+def test_an_unknown_study_lists_the_known_ones(catalog: Catalog) -> None:
+    _study(catalog, "digits")
+    _study(catalog, "fashion")
+    with pytest.raises(StoreError, match="no study named 'digit' here; studies: digits, fashion"):
+        catalog.study("digit")
+
+
+def test_an_epoch_is_recorded_once(catalog: Catalog) -> None:
+    study = _study(catalog)
+    trial = catalog.add_trial(study.id, 0, params={"train.lr": 0.1}, recipe={"seed": 1})
+    assert catalog.add_epoch(trial.id, _report(1, 0.25))
+    assert not catalog.add_epoch(trial.id, _report(1, 0.75))
+    assert [e.metrics for e in catalog.epochs(study.id)[trial.id]] == [{"validation.accuracy": 0.25}]
+
+
+def test_the_end_of_a_trial_and_its_weights_are_one_record(catalog: Catalog) -> None:
+    study = _study(catalog)
+    trial = catalog.add_trial(study.id, 0, params={}, recipe={"seed": 1})
+    kept = [(_file("ema", 0.9), "trials/0000/weights/ema.safetensors", 0.9)]
+    catalog.end_trial(trial.id, "complete", value=0.9, facts={"device": "cpu"}, weights=kept)
+    row = catalog.trial(study.id, 0)
+    assert (row.state, row.value, row.facts) == ("complete", 0.9, {"device": "cpu"})
+    assert [(w.trial, w.kind, w.path) for w in catalog.weights(study.id)] == [
+        (0, "ema", "trials/0000/weights/ema.safetensors")
+    ]
+    assert catalog.count_trials(study.id) == {"complete": 1}
+
+
+def test_what_the_tracker_is_owed_shrinks_as_it_is_delivered(catalog: Catalog) -> None:
+    study = _study(catalog)
+    trial = catalog.add_trial(study.id, 0, params={}, recipe={"seed": 1})
+    for epoch in (1, 2, 3):
+        catalog.add_epoch(trial.id, _report(epoch))
+    assert catalog.owed_epochs(study.id, most=10) == [], "epochs wait for the run of their trial"
+    assert [t.number for t in catalog.owed_trials(study.id)] == [0]
+
+    catalog.set_trial(trial.id, run_id="r")
+    assert catalog.owed_trials(study.id) == []
+    owed = catalog.owed_epochs(study.id, most=2)
+    assert [(run, epoch.epoch) for run, epoch in owed] == [("r", 1), ("r", 2)]
+    catalog.mark_delivered([epoch.id for _, epoch in owed])
+    assert [epoch.epoch for _, epoch in catalog.owed_epochs(study.id, most=2)] == [3]
+
+    catalog.end_trial(trial.id, "pruned", value=0.5)
+    assert [t.number for t in catalog.owed_trials(study.id)] == [0]
+    catalog.set_trial(trial.id, delivered=True)
+    assert catalog.owed_trials(study.id) == []
+
+
+def test_only_one_of_many_takes_the_owner_over(catalog: Catalog) -> None:
+    study = _study(catalog)
+    start, won = threading.Barrier(8), []
+
+    def take(me: str) -> None:
+        start.wait()
+        if catalog.swap_owner(study.id, expected=None, owner=me):
+            won.append(me)
+
+    threads = [threading.Thread(target=take, args=(f"owner {i}",)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+    assert catalog.study("digits").owner == won[0]
+
+
+def test_looking_at_a_home_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path / 'nowhere' / 'a.db'}", create=False)
+    assert catalog.studies() == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.write_bytes(b"this is not a database" * 100)
+    with pytest.raises(StoreError, match=r"a\.db: file is not a database$"):
+        Catalog(f"sqlite:///{path}")
+
+
+def test_a_password_is_not_told() -> None:
+    with pytest.raises(StoreError) as caught:
+        Catalog("postgresql+psycopg://ada:secret@127.0.0.1:1/sweeper")
+    assert "ada:***@127.0.0.1:1" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
