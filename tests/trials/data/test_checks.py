@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from trials.data.checks import Source, check_source
+from trials.errors import DataError
+
+CLASSES = ("a", "b")
+
+
+def features(rows: int = 4) -> np.ndarray:
+    return np.arange(rows * 3, dtype=np.float64).reshape(rows, 3)
+
+
+def test_values_survive_and_types_become_canonical() -> None:
+    checked = check_source(Source(features(), np.array([0, 1, 0, 1], np.uint8), CLASSES), "s")
+    assert (checked.inputs.dtype, checked.targets.dtype) == (np.float32, np.int64)
+    np.testing.assert_array_equal(checked.inputs, features())
+    np.testing.assert_array_equal(checked.targets, [0, 1, 0, 1])
+    pixels = np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
+    assert check_source(Source(pixels, np.array([1]), CLASSES), "s").inputs.dtype == np.uint8
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+def test_a_value_that_is_not_finite_in_float32_is_found_by_its_row(value: float) -> None:
+    inputs = features(20_000)
+    inputs[12_345, 1] = inputs[19_999, 0] = value
+    with pytest.raises(DataError, match=r"^s: training examples: NaN or infinite values in 2 of 20000 .* row 12345;"):
+        check_source(Source(inputs, np.zeros(20_000, int), CLASSES), "s")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 2], r"label 2 in row 2 is out of range \(2 such\), expected 0 to 1"),
+        ([0, -1, 1, 0], r"label -1 in row 1 is out of range"),
+        ([0.5, 1, 1, 0], "labels of type float64, expected integers"),
+        ([0, 1, 1], r"labels of shape \(3,\), expected \(4,\)"),
+    ],
+)
+def test_bad_labels_are_named(labels: list[float], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check_source(Source(features(), np.array(labels), CLASSES), "s")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (np.zeros((0, 3)), r"found none \(shape \(0, 3\)\)"),
+        (np.zeros(4), r"shape \(4,\), expected images"),
+        (np.zeros((4, 3, 32, 32)), r"channels last; use x.transpose\(0, 2, 3, 1\)"),
+        (np.array([["a"]] * 4), "inputs of type <U1, expected numbers"),
+    ],
+)
+def test_bad_inputs_are_named(inputs: np.ndarray, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check_source(Source(inputs, np.zeros(len(inputs), int), CLASSES), "s")
+
+
+def test_the_test_part_must_be_like_the_training_part() -> None:
+    labels = np.array([0, 1, 0, 1])
+    with pytest.raises(DataError, match=r"test examples are float32 of shape \(2,\), but .* float32 of shape \(3,\)"):
+        check_source(Source(features(), labels, CLASSES, features()[:, :2], labels), "s")
+    with pytest.raises(DataError, match="only one of test_inputs and test_targets"):
+        check_source(Source(features(), labels, CLASSES, features()), "s")
+    with pytest.raises(DataError, match="s: test examples: label 5 in row 0"):
+        check_source(Source(features(), labels, CLASSES, features(), labels + 5), "s")
+
+
+def test_one_class_is_nothing_to_learn() -> None:
+    with pytest.raises(DataError, match=r"found 1 class\(es\), expected at least 2"):
+        check_source(Source(features(), np.zeros(4, int), ("a",)), "s")

@@ -1,0 +1,198 @@
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trials.data import Split, Splits, load_splits
+from trials.data import splits as module
+from trials.data.splits import split_indices
+from trials.errors import DataError
+from trials.recipe import Data
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded() -> None:
+    module._loaded.clear()
+
+
+def save(folder: Path, counts: dict[int, int], **more: Any) -> str:
+    """One feature, the row's number, so that every example is known wherever it went."""
+    labels = np.repeat(list(counts), list(counts.values()))
+    labels = np.random.default_rng(0).permutation(labels)
+    np.savez(folder / "a.npz", x_train=np.arange(len(labels), dtype=np.float32)[:, None], y_train=labels, **more)
+    return f"npz:{folder / 'a.npz'}"
+
+
+def load(source: str, **fields: Any) -> Splits:
+    return load_splits(Data(source=source, **fields), CPU)
+
+
+def rows(split: Split) -> list[int]:
+    return [int(row) for row in split.inputs[:, 0]]
+
+
+def test_every_row_is_in_one_split_with_its_own_label(tmp_path: Path) -> None:
+    source = save(tmp_path, {0: 70, 1: 31, 2: 200})
+    splits = load(source)
+    labels = np.load(tmp_path / "a.npz")["y_train"]
+    parts = (splits.train, splits.selection, splits.test)
+    assert sorted(row for part in parts for row in rows(part)) == list(range(301))
+    for part in parts:
+        np.testing.assert_array_equal(part.targets, labels[rows(part)])
+        assert part.targets.dtype == torch.int64
+
+
+def test_each_class_has_its_share_in_each_split(tmp_path: Path) -> None:
+    splits = load(save(tmp_path, {0: 70, 1: 31, 2: 200}), validation=0.25, test=0.2)
+    # test: 20 % of all; selection: 25 % of the rest; both rounded half up
+    assert Counter(splits.test.targets.tolist()) == {0: 14, 1: 6, 2: 40}
+    assert Counter(splits.selection.targets.tolist()) == {0: 14, 1: 6, 2: 40}
+    assert Counter(splits.train.targets.tolist()) == {0: 42, 1: 19, 2: 120}
+
+
+def test_the_sources_own_test_part_stays_whole(tmp_path: Path) -> None:
+    source = save(tmp_path, {0: 10, 1: 10}, x_test=np.array([[5.0], [6.0], [7.0]], np.float32), y_test=[1, 1, 0])
+    splits = load(source)
+    assert rows(splits.test) == [5, 6, 7]
+    assert splits.test.targets.tolist() == [1, 1, 0]
+    assert sorted(rows(splits.train) + rows(splits.selection)) == list(range(20))
+
+
+def test_train_fraction_takes_nested_stratified_parts_of_training_only(tmp_path: Path) -> None:
+    source = save(tmp_path, {0: 100, 1: 50})
+    whole, half, tenth = (load(source, train_fraction=fraction) for fraction in (1.0, 0.5, 0.1))
+    assert set(rows(tenth.train)) < set(rows(half.train)) < set(rows(whole.train))
+    assert Counter(half.train.targets.tolist()) == {0: 36, 1: 18}
+    for part in (half, tenth):
+        assert rows(part.selection) == rows(whole.selection)
+        assert rows(part.test) == rows(whole.test)
+
+
+def test_the_split_depends_on_its_seed_and_on_nothing_else(tmp_path: Path) -> None:
+    source = save(tmp_path, {0: 60, 1: 60})
+    first = load(source, seed=3)
+    module._loaded.clear()
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    again = load(source, seed=3)
+    assert torch.equal(before, torch.get_rng_state())
+    assert rows(again.selection) == rows(first.selection)
+    assert again.digest == first.digest
+    other = load(source, seed=4)
+    assert rows(other.selection) != rows(first.selection)
+    assert other.digest != first.digest
+
+
+def test_the_digest_sees_every_value_and_label(tmp_path: Path) -> None:
+    digests = set()
+    arrays = {
+        "x": np.zeros((12, 2, 2), np.uint8),
+        "y": np.arange(12) % 2,
+    }
+    for change in ("nothing", "value", "label", "class"):
+        changed = {name: array.copy() for name, array in arrays.items()}
+        if change == "value":
+            changed["x"][11, 1, 1] = 1
+        if change == "label":
+            changed["y"][:2] = changed["y"][1::-1]
+        if change == "class":
+            changed["classes"] = np.array(["a", "b"])
+        np.savez(tmp_path / f"{change}.npz", **changed)
+        digests.add(load(f"npz:{tmp_path}/{change}.npz").digest)
+    assert len(digests) == 4
+    assert all(len(digest) == 64 for digest in digests)
+
+
+def test_constants_come_from_the_training_split_only(tmp_path: Path) -> None:
+    splits = load(save(tmp_path, {0: 30, 1: 30}), validation=0.3)
+    values = np.array(rows(splits.train), np.float64)
+    np.testing.assert_allclose(splits.preprocess.mean, [values.mean()], rtol=1e-12)
+    np.testing.assert_allclose(splits.preprocess.std, [values.std()], rtol=1e-12)
+
+
+def test_images_are_channels_first_and_resized(tmp_path: Path) -> None:
+    pixels = np.arange(20 * 4 * 6 * 3, dtype=np.uint32).reshape(20, 4, 6, 3).astype(np.uint8)
+    np.savez(tmp_path / "a.npz", x_train=pixels, y_train=np.arange(20) % 2, x_test=pixels, y_test=np.arange(20) % 2)
+    splits = load(f"npz:{tmp_path}/a.npz")
+    assert torch.equal(splits.test.inputs, torch.tensor(pixels.transpose(0, 3, 1, 2)))
+    assert splits.test.inputs.is_contiguous()
+    small = load(f"npz:{tmp_path}/a.npz", image_size=2)
+    assert small.preprocess.shape == (3, 2, 2)
+    # what a pulled model is served is what it was tested on
+    assert torch.equal(small.preprocess(pixels), small.preprocess.normalise(small.test.inputs))
+
+
+def test_only_the_latest_is_kept_and_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    source = save(tmp_path, {0: 10, 1: 10})
+    first = load(source)
+    assert load(source, mix="mixup") is first  # how examples are varied is no matter of loading
+    assert load(source, seed=1) is not first
+    assert len(module._loaded) == 1
+    second = load(source)
+    assert second is not first
+    os.utime(tmp_path / "a.npz", ns=(1, 1))
+    assert load(source) is not second
+
+
+def test_a_new_picture_in_a_folder_is_seen(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for name in ("ant", "bee"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.fromarray(np.full((2, 2), number, np.uint8)).save(tmp_path / name / f"{number}.png")
+    source = f"folder:{tmp_path}"
+    first = load(source)
+    assert load(source) is first
+    Image.fromarray(np.full((2, 2), 9, np.uint8)).save(tmp_path / "bee" / "9.png")
+    os.utime(tmp_path / "bee", ns=(1, 1))
+    again = load(source)
+    assert sum(map(len, (again.train, again.selection, again.test))) == 7
+
+
+@pytest.mark.parametrize(("own_test", "enough"), [(False, 3), (True, 2)])
+def test_a_class_needs_one_example_in_each_split(own_test: bool, enough: int) -> None:
+    data = Data(source="s", validation=0.9, test=0.9, train_fraction=0.01)
+    targets = torch.tensor([0] * 10 + [1] * enough)
+    indices = split_indices(targets, data, ("many", "few"), own_test)
+    held = [indices.train, indices.selection] + ([] if indices.test is None else [indices.test])
+    assert all(set(targets[part].tolist()) == {0, 1} for part in held)
+    with pytest.raises(DataError, match=rf"s: class 'few' has {enough - 1} example\(s\), expected at least {enough}"):
+        split_indices(targets[:-1], data, ("many", "few"), own_test)
+
+
+def test_a_class_that_nobody_has_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"class '1' has 0 example\(s\)"):
+        load(save(tmp_path, {0: 10, 2: 10}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"augment": ("horizontal_flip",)}, "data.augment: needs images"),
+        ({"mix": "cutmix"}, "data.mix: cutmix: needs images"),
+    ],
+)
+def test_variations_of_images_are_refused_for_features(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(save(tmp_path, {0: 10, 1: 10}), **fields)
+
+
+def test_a_crop_may_not_lose_the_whole_image() -> None:
+    with pytest.raises(DataError, match=r"data.crop_padding: found 8, expected less than the image side, 8"):
+        load("digits", augment=("random_crop",), crop_padding=8)
+    assert load("digits", augment=("random_crop",), crop_padding=7).preprocess.shape == (1, 8, 8)
+
+
+def test_data_goes_to_the_gpu_only_below_two_fifths_of_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = Split(torch.zeros(100, 8), torch.zeros(100, dtype=torch.int64))  # 3200 + 800 bytes
+    for free, fits in ((10_001, True), (10_000, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, 80_000))
+        assert module._fits(torch.device("cuda"), (split,)) is fits
+    assert module._fits(CPU, (split,))

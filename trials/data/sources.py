@@ -1,0 +1,160 @@
+"""Where examples come from: digits, arrays in an npz file, a folder of pictures, or anything importable."""
+
+from __future__ import annotations
+
+import inspect
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from trials.data.checks import Source, check_source
+from trials.data.pictures import read_class_folders, stack_pictures, subfolders
+from trials.errors import DataError
+from trials.locate import locate, one_line
+
+if TYPE_CHECKING:
+    from trials.recipe import Data
+
+__all__ = ["Source", "load_source"]
+
+_NPZ_KEYS = "x_train, y_train, x_test, y_test; or x_train, y_train; or x, y (and, if you like, classes)"
+
+
+def load_source(data: Data) -> Source:
+    """Read the examples that ``data.source`` names, checked (see ``checks.check_source``).
+
+    Raises ``DataError`` in one line when they cannot be read or make no sense.
+    """
+    prefix, _, rest = data.source.partition(":")
+    if data.source in BUNDLED:
+        source = BUNDLED[data.source]()
+    elif prefix in FILES and rest:
+        source = FILES[prefix](Path(rest).expanduser(), data.image_size)
+    elif prefix and rest:
+        source = _imported(data)
+    else:
+        known = [*BUNDLED, *(f"{name}:PATH" for name in FILES), "torchvision.datasets:CLASS", "module:function"]
+        raise DataError(f"data.source: found {data.source!r}, expected one of: {', '.join(known)}")
+    return check_source(source, data.source)
+
+
+def digits() -> Source:
+    """Handwritten digits: 1797 gray images of 8x8 pixels with values 0 to 16, as scikit-learn bundles them."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    return Source(bunch.images.astype(np.float32), bunch.target, tuple(str(name) for name in bunch.target_names))
+
+
+def read_npz(path: Path, _image_size: int | None = None) -> Source:
+    """Arrays saved with ``numpy.savez``: x_train, y_train, and x_test, y_test if there is a test split; or x, y.
+
+    Labels are integers from 0, or strings. An optional array ``classes`` names the classes.
+    """
+    arrays = _open_npz(path)
+    train = ("x_train", "y_train") if "x_train" in arrays else ("x", "y")
+    test = ("x_test", "y_test")
+    given_test = [key for key in test if key in arrays]
+    missing = [key for key in (*train, *(test if given_test else ())) if key not in arrays]
+    if missing:
+        raise DataError(
+            f"npz:{path}: found {', '.join(arrays) or 'nothing'}; missing {missing[0]}; expects {_NPZ_KEYS}"
+        )
+    labels = [_flat_labels(arrays[key], f"npz:{path}: {key}") for key in (train[1], *given_test[1:])]
+    classes = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
+    targets, classes = _as_indices(labels, classes, f"npz:{path}")
+    if not given_test:
+        return Source(arrays[train[0]], targets[0], classes)
+    return Source(arrays[train[0]], targets[0], classes, arrays["x_test"], targets[1])
+
+
+def _open_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if isinstance(archive, np.ndarray):
+            raise DataError(f"npz:{path}: found a single array, expected a file from numpy.savez with {_NPZ_KEYS}")
+        with archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"npz:{path}: cannot be read ({one_line(error)}); expected {_NPZ_KEYS}") from error
+
+
+def _flat_labels(labels: np.ndarray, where: str) -> np.ndarray:
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return labels[:, 0]
+    if labels.ndim != 1:
+        raise DataError(f"{where}: found labels of shape {labels.shape}, expected (N,), one class an example")
+    return labels
+
+
+def _as_indices(
+    labels: list[np.ndarray], classes: tuple[str, ...] | None, where: str
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Class indices for integer or string labels; strings become the sorted (or the given) classes."""
+    if labels[0].dtype.kind in "US":
+        classes = classes or tuple(str(name) for name in np.unique(labels[0]))
+        index = {name: position for position, name in enumerate(classes)}
+        for part in labels:
+            unknown = sorted({str(name) for name in part} - set(classes))
+            if unknown:
+                raise DataError(f"{where}: label {unknown[0]!r} is not among the classes: {', '.join(classes)}")
+        return [np.array([index[str(name)] for name in part], dtype=np.int64) for part in labels], classes
+    if classes is None and labels[0].dtype.kind in "iub" and labels[0].size:
+        classes = tuple(str(number) for number in range(int(labels[0].max()) + 1))
+    return labels, classes or ()
+
+
+def read_folder(path: Path, image_size: int | None = None) -> Source:
+    """Pictures in one folder per class: ``path/CLASS/*``, or ``path/train/CLASS/*`` and ``path/test/CLASS/*``."""
+    if not path.is_dir():
+        raise DataError(f"folder:{path}: no such folder")
+    parts = subfolders(path)
+    if "train" not in parts or "test" not in parts:
+        if "train" in parts:
+            raise DataError(f"folder:{path}: found {', '.join(parts)}; expected both train/ and test/, or only classes")
+        if not parts:
+            raise DataError(f"folder:{path}: no sub-folders; expected one for each class")
+        arrays, names, targets, classes = read_class_folders(path, image_size)
+        return Source(stack_pictures(arrays, names), targets, classes)
+    if len(parts) > 2:
+        raise DataError(
+            f"folder:{path}: found {', '.join(parts)}; expected only train/ and test/: "
+            "the selection split is cut from train/ by data.validation"
+        )
+    arrays, names, targets, classes = read_class_folders(path / "train", image_size)
+    tests, test_names, test_targets, _ = read_class_folders(path / "test", image_size, classes)
+    if not arrays or not tests:
+        raise DataError(f"folder:{path}: {'test' if arrays else 'train'}/ has no pictures in class folders")
+    stacked = stack_pictures([*arrays, *tests], [*names, *test_names])
+    return Source(stacked[: len(arrays)], targets, classes, stacked[len(arrays) :], test_targets)
+
+
+def _imported(data: Data) -> Source:
+    """A data set class gives its splits; any other callable is called with ``data.arguments`` for a ``Source``."""
+    from torch.utils.data import Dataset
+
+    try:
+        factory = locate(data.source)
+    except ImportError as error:
+        raise DataError(f"data.source: {error}") from error
+    if inspect.isclass(factory) and issubclass(factory, Dataset):
+        from trials.data.datasets import read_dataset
+
+        return read_dataset(factory, data)
+    if not callable(factory):
+        raise DataError(f"data.source: {data.source} is {type(factory).__name__}, expected a function")
+    try:
+        source = factory(**data.arguments)
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{data.source}: raised {type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(source, Source):
+        raise DataError(f"{data.source}: returned {type(source).__name__}, expected trials.data.Source")
+    return source
+
+
+BUNDLED = {"digits": digits}
+FILES = {"npz": read_npz, "folder": read_folder}
