@@ -1,0 +1,219 @@
+"""Where a trial keeps what, and how it is written so that a kill at any moment leaves a whole state.
+
+    recipe.json                        what is being trained
+    checkpoints/epoch-0007/            the newest epoch: model.safetensors, ema.safetensors, state.pt
+    best/epoch-0005.safetensors        raw weights of an epoch that may be needed at the end (its average: ema-0005)
+    weights/raw.safetensors            what is kept: raw, ema, best_n
+    result.json                        written last: the trial is finished
+
+Nothing is ever changed in place. A file or folder is written under a temporary name (``.name.tmp``), synced to disk,
+and renamed; what it replaces is removed only afterwards. One process at a time owns the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from trials.errors import TrialError
+from trials.recipe import Recipe
+from trials.result import TrialResult, WeightsKind
+
+Weights = Mapping[str, Tensor]
+
+_CHECKPOINT_NAME = re.compile(r"epoch-(\d{4,})")
+_BEST_NAME = re.compile(r"(?:epoch|ema)-(\d{4,})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The whole state of a trial after an epoch."""
+
+    epoch: int
+    model: Weights
+    ema: Weights | None
+    state: dict[str, Any]
+    """Optimizer, scaler, history: tensors, numbers, strings, lists and dicts only."""
+
+
+class TrialFolder:
+    """Every path of one trial."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+        self.recipe = self.root / "recipe.json"
+        self.result = self.root / "result.json"
+        self.checkpoints = self.root / "checkpoints"
+        self.best = self.root / "best"
+        self.weights = self.root / "weights"
+
+    def checkpoint(self, epoch: int) -> Path:
+        """The folder with the state after ``epoch``."""
+        return self.checkpoints / f"epoch-{epoch:04d}"
+
+    def best_weights(self, epoch: int, kind: WeightsKind = "raw") -> Path:
+        """The file with the raw or ema weights of one of the best epochs."""
+        return self.best / f"{'ema' if kind == 'ema' else 'epoch'}-{epoch:04d}.safetensors"
+
+    def kept_weights(self, kind: WeightsKind) -> Path:
+        """The file with weights of ``kind`` that a finished trial leaves behind."""
+        return self.weights / f"{kind}.safetensors"
+
+    def claim(self, recipe: Recipe) -> None:
+        """Take the folder for ``recipe``. Raises :class:`TrialError` when it belongs to another one."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        if self.recipe.exists():
+            there = json.loads(self.recipe.read_bytes())
+            differences = list(_differences(there, recipe.model_dump(mode="json"), ""))
+            if differences:
+                raise TrialError(f"{self.recipe}: another recipe's trial ({'; '.join(differences)}); use a new folder")
+        else:
+            write_whole(self.recipe, recipe.model_dump_json(indent=2).encode())
+
+    def read_result(self) -> TrialResult | None:
+        """The result of a trial that is finished, else ``None``."""
+        return TrialResult.model_validate_json(self.result.read_bytes()) if self.result.exists() else None
+
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """The state after the last epoch that was saved; every checkpoint that has its name is whole."""
+        epochs = [int(found[1]) for path in _entries(self.checkpoints) if (found := _name(_CHECKPOINT_NAME, path))]
+        if not epochs:
+            return None
+        folder, ema = self.checkpoint(max(epochs)), self.checkpoint(max(epochs)) / "ema.safetensors"
+        return Checkpoint(
+            epoch=max(epochs),
+            model=safetensors.torch.load_file(folder / "model.safetensors"),
+            ema=safetensors.torch.load_file(ema) if ema.exists() else None,
+            state=torch.load(folder / "state.pt", map_location="cpu", weights_only=True),
+        )
+
+    def save(self, checkpoint: Checkpoint, best: Collection[int], best_ema: Collection[int] = ()) -> None:
+        """Write ``checkpoint``; keep in ``best/`` the raw weights of the epochs in ``best``, averages of ``best_ema``.
+
+        In this order: this epoch's file in ``best/`` if it belongs there, the checkpoint, and only then away with
+        the older checkpoint and with the files in ``best/`` that only it needed.
+        """
+        if checkpoint.epoch in best:
+            write_weights(self.best_weights(checkpoint.epoch), checkpoint.model)
+        if checkpoint.epoch in best_ema and checkpoint.ema is not None:
+            write_weights(self.best_weights(checkpoint.epoch, "ema"), checkpoint.ema)
+        target = self.checkpoint(checkpoint.epoch)
+        temporary = _temporary(target)
+        _remove(temporary)
+        temporary.mkdir(parents=True)
+        _write(temporary / "model.safetensors", _packed(checkpoint.model))
+        if checkpoint.ema is not None:
+            _write(temporary / "ema.safetensors", _packed(checkpoint.ema))
+        state = io.BytesIO()
+        torch.save(checkpoint.state, state)
+        _write(temporary / "state.pt", state.getbuffer())
+        _sync(temporary)
+        temporary.rename(target)
+        _sync(self.checkpoints)
+        self._remove_superseded(checkpoint.epoch, best, best_ema)
+
+    def _remove_superseded(self, epoch: int, best: Collection[int], best_ema: Collection[int]) -> None:
+        for path in _entries(self.checkpoints):
+            found = _name(_CHECKPOINT_NAME, path)
+            if found and int(found[1]) < epoch:
+                # Under its own name a checkpoint must be whole, also while it is being removed.
+                _remove(path.rename(_temporary(path)))
+        needed = {self.best_weights(number) for number in best}
+        needed |= {self.best_weights(number, "ema") for number in best_ema}
+        for path in _entries(self.best):
+            if _name(_BEST_NAME, path) and path not in needed:
+                path.unlink()
+
+    def remove_leftovers(self) -> None:
+        """Remove what writes that were cut off left under temporary names."""
+        for folder in (self.root, self.checkpoints, self.best, self.weights):
+            for path in _entries(folder):
+                if path.name.startswith(".") and path.name.endswith(".tmp"):
+                    _remove(path)
+
+    def finish(self, result: TrialResult) -> None:
+        """Write the result, then remove what only an unfinished trial needs."""
+        write_whole(self.result, result.model_dump_json(indent=2).encode())
+        self.remove_training_state()
+
+    def remove_training_state(self) -> None:
+        """Remove the checkpoints and the weights of best epochs."""
+        _remove(self.checkpoints)
+        _remove(self.best)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader, or a crash, meets the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    _write(temporary, content)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def write_weights(path: Path, weights: Weights) -> None:
+    """Write tensors as one safetensors file, whole or not at all. Tied tensors are stored once under each name."""
+    write_whole(path, _packed(weights))
+
+
+def _packed(weights: Weights) -> bytes:
+    # A copy on the host each: the format takes neither shared memory nor channels-last strides.
+    return safetensors.torch.save(
+        {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
+    )
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
+def _name(pattern: re.Pattern[str], path: Path) -> re.Match[str] | None:
+    return pattern.fullmatch(path.name)
+
+
+def _entries(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _differences(there: Any, here: Any, path: str) -> Iterator[str]:
+    """One phrase for each value that differs between two nested dicts."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in sorted(there.keys() | here.keys()):
+            yield from _differences(there.get(key), here.get(key), f"{path}.{key}" if path else key)
+    elif there != here:
+        yield f"{path}: {json.dumps(there)} there, {json.dumps(here)} here"

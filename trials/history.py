@@ -1,0 +1,71 @@
+"""What a trial has reported so far, and every decision that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from trials.average.best_n import best_epochs
+from trials.fit.early_stop import best_epoch, should_stop
+from trials.recipe import Recipe
+from trials.result import METRICS, WeightsKind
+
+
+@dataclass
+class History:
+    """What has been reported so far. Decisions are functions of it, so a continued trial decides as an unbroken one."""
+
+    recipe: Recipe
+    metrics: list[dict[str, float]] = field(default_factory=list)
+    """One entry an epoch, by the names of an epoch report."""
+    seconds: float = 0.0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs trained so far."""
+        return len(self.metrics)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether the recipe's early stopping has ended the training."""
+        section = self.recipe.train.early_stop
+        return section is not None and should_stop(self.values(), self.recipe.metric, section)
+
+    @property
+    def over(self) -> bool:
+        """Whether no epoch is left to train."""
+        return self.epochs >= self.recipe.train.epochs or self.stopped_early
+
+    @property
+    def chosen_epoch(self) -> int:
+        """The epoch whose weights count: the best one under early stopping, else the last."""
+        section = self.recipe.train.early_stop
+        return self.epochs if section is None else best_epoch(self.values(), self.recipe.metric, section.min_delta)
+
+    @property
+    def averaged_epochs(self) -> tuple[int, ...]:
+        """The epochs whose raw weights are to be averaged; none unless the recipe asks for two or more."""
+        count = self.recipe.average.best_n
+        return best_epochs(self.values("raw"), self.recipe.metric, count) if count > 1 else ()
+
+    @property
+    def saved_epochs(self) -> set[int]:
+        """The epochs whose raw weights may be needed at the end."""
+        chosen = {self.chosen_epoch} if self.recipe.train.early_stop is not None else set()
+        return chosen | set(self.averaged_epochs)
+
+    @property
+    def saved_ema_epochs(self) -> set[int]:
+        """The epochs whose moving average may be needed at the end."""
+        train = self.recipe.train
+        return {self.chosen_epoch} if train.early_stop is not None and train.ema is not None else set()
+
+    def values(self, kind: WeightsKind | None = None) -> list[float]:
+        """The recipe's metric after each epoch: of the leading weights, or of ``kind``."""
+        return [self.of_kind(epoch, kind)[self.recipe.metric] for epoch in range(1, self.epochs + 1)]
+
+    def of_kind(self, epoch: int, kind: WeightsKind | None = None) -> dict[str, float]:
+        """The validation metrics of ``epoch``: of the leading weights, or of ``kind``."""
+        metrics, names = self.metrics[epoch - 1], list(METRICS)
+        if kind is None or self.recipe.train.ema is None:
+            return {name: metrics[name] for name in names}
+        return {name: metrics[name.replace(".", f".{kind}.")] for name in names}

@@ -1,0 +1,119 @@
+"""A model to take away: one folder with weights, recipe and preprocessing, enough to predict from raw examples.
+
+    weights.safetensors    the parameters and buffers
+    recipe.json            how they were made, and with that the architecture
+    package.json           classes, input shape, preprocessing, digest of the weights, versions
+
+MLflow serves the same folder: this module is its ``loader_module``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from trials.checkpoint import write_whole
+from trials.data import Preprocess, Splits
+from trials.errors import TrialError
+from trials.model.build import build_model
+from trials.recipe import Recipe
+from trials.seed import kept_random_state
+
+WEIGHTS, RECIPE, PACKAGE = "weights.safetensors", "recipe.json", "package.json"
+
+
+def write_package(folder: Path | str, recipe: Recipe, weights_path: Path | str, splits: Splits) -> None:
+    """Make ``folder`` a package of the weights at ``weights_path``, trained by ``recipe`` on ``splits``."""
+    target, weights = Path(folder), Path(weights_path).read_bytes()
+    description = {
+        "classes": list(splits.classes),
+        "input_shape": list(splits.preprocess.shape),
+        "preprocess": splits.preprocess.to_dict(),
+        "data_sha256": splits.digest,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+    }
+    write_whole(target / WEIGHTS, weights)
+    write_whole(target / RECIPE, recipe.model_dump_json(indent=2).encode())
+    write_whole(target / PACKAGE, json.dumps(description, indent=2).encode())
+
+
+def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[nn.Module, Preprocess]:
+    """The model of a package, in eval mode on ``device``, and what turns raw examples into its input.
+
+    A model that was built by a user's own function needs that function to be importable. The caller's random state is
+    left as it was. Raises :class:`TrialError` for a folder that is no package, or whose weights were changed, and
+    :class:`ModelError` when the model cannot be built.
+
+    >>> model, preprocess = load_model("my-model")  # doctest: +SKIP
+    >>> model(preprocess(images)).softmax(dim=1)  # doctest: +SKIP
+    """
+    source = Path(folder)
+    for name in (WEIGHTS, RECIPE, PACKAGE):
+        if not (source / name).is_file():
+            raise TrialError(f"{source}: no {name} found, expected a folder written by `sweeper pull`")
+    recipe = Recipe.model_validate_json((source / RECIPE).read_bytes())
+    description = json.loads((source / PACKAGE).read_bytes())
+    weights = (source / WEIGHTS).read_bytes()
+    if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
+        raise TrialError(f"{source / WEIGHTS}: not the file that {PACKAGE} describes (SHA-256 differs); pull it again")
+    model = model_with_weights(
+        recipe, tuple(description["input_shape"]), len(description["classes"]), safetensors.torch.load(weights)
+    )
+    return model.to(device), Preprocess.from_dict(description["preprocess"])
+
+
+def model_with_weights(
+    recipe: Recipe, input_shape: tuple[int, ...], classes: int, weights: dict[str, Tensor]
+) -> nn.Module:
+    """The recipe's model on the host, in eval mode, with ``weights`` in place of its initial ones.
+
+    Raises :class:`ModelError` when it cannot be built, :class:`TrialError` when the weights are of another model.
+    """
+    with kept_random_state(torch.device("cpu")):
+        model = build_model(recipe.model, input_shape, classes)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrialError(
+            f"{recipe.model.build}: these weights are of another model ({' '.join(str(error).split())[:300]})"
+        ) from error
+    return model.eval()
+
+
+class Predictor:
+    """What MLflow calls: raw examples in, probabilities out."""
+
+    def __init__(self, model: nn.Module, preprocess: Preprocess) -> None:
+        self._model = model
+        self._preprocess = preprocess
+
+    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> np.ndarray:  # noqa: ARG002 (MLflow's)
+        """Raw examples as the source gave them (array, DataFrame or list) -> float32 probabilities (N, classes)."""
+        with torch.inference_mode():
+            logits = self._model(self._preprocess(_raw_array(model_input)))
+            probabilities: np.ndarray = logits.float().softmax(dim=1).numpy()
+        return probabilities
+
+
+def _raw_array(model_input: Any) -> Any:
+    """A DataFrame's rows as one array: a row is an example's features, or one cell that holds a whole example."""
+    if not hasattr(model_input, "to_numpy"):
+        return model_input
+    array = model_input.to_numpy()
+    if array.dtype != object:
+        return array
+    return np.stack([np.asarray(cell) for cell in array.reshape(-1)])
+
+
+def _load_pyfunc(path: str) -> Predictor:
+    """MLflow's entry: the predictor of the package at ``path``."""
+    return Predictor(*load_model(path))

@@ -1,0 +1,182 @@
+"""Train one recipe: the straight line from data to weights worth keeping."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from trials.checkpoint import Checkpoint, TrialFolder
+from trials.data import Splits, load_splits
+from trials.errors import DataError, Diverged, OutOfMemory, Pruned
+from trials.fit.evaluate import evaluate
+from trials.fit.fitting import Fitting
+from trials.fit.precision import arithmetic
+from trials.fit.step import steps_per_epoch, train_epoch
+from trials.history import History
+from trials.keep import evaluation_batch_size, keep_weights, validation_metrics
+from trials.model.build import build_model
+from trials.recipe import Recipe
+from trials.result import EpochReport, TrialResult, is_better
+from trials.seed import kept_random_state, seed_global_state
+
+
+def run_trial(
+    recipe: Recipe,
+    folder: Path | str,
+    report: Callable[[EpochReport], bool] = lambda _: True,
+    device: str | torch.device | None = None,
+) -> TrialResult:
+    """Train ``recipe`` in ``folder`` and return what it left there.
+
+    Continues from the folder's newest checkpoint if there is one, bit for bit as if it had never stopped; returns the
+    result at once if the trial is finished. ``report`` hears of every epoch once its state is saved, and stops the
+    trial by answering ``False``. ``device`` is a GPU when there is one, unless said otherwise. The caller's random
+    state and torch's settings are left as they were.
+
+    Raises :class:`TrialError` for a folder that belongs to another recipe, :class:`DataError`, :class:`ModelError`,
+    :class:`Diverged`, :class:`OutOfMemory`, and :class:`Pruned` after a ``False``.
+
+    >>> from trials import Recipe, run_trial
+    >>> recipe = Recipe.model_validate_json('{"data": {"source": "digits"}, "model": {"build": "mlp"}}')
+    >>> run_trial(recipe, "my-trial").weights[0].metrics  # doctest: +SKIP
+    {'validation.loss': 0.14, 'validation.accuracy': 0.97}
+    """
+    where = TrialFolder(folder)
+    where.claim(recipe)
+    result = where.read_result()
+    if result is not None:
+        where.remove_training_state()
+        return result
+    where.remove_leftovers()
+    place = pick_device(device)
+    with kept_random_state(place), arithmetic(recipe.train.precision, place), _named_out_of_memory(place):
+        splits = load_splits(recipe.data, place)
+        fitting = _begin(recipe, splits, place)
+        history = _resume(where, recipe, fitting, splits.digest)
+        while not history.over:
+            started = time.perf_counter()
+            _train_and_evaluate(recipe, fitting, splits, history)
+            _save(where, fitting, history, splits.digest, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            history.seconds += seconds
+            if not report(_epoch_report(history, seconds)):
+                raise Pruned(history.epochs)
+        started = time.perf_counter()
+        weights, notes = keep_weights(where, recipe, fitting, splits, history)
+        result = TrialResult(
+            epochs=history.epochs,
+            weights=weights,
+            notes=notes,
+            parameters=sum(parameter.numel() for parameter in fitting.parameters),
+            seconds=history.seconds + time.perf_counter() - started,
+            device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+            peak_memory_bytes=torch.cuda.max_memory_allocated(place) if place.type == "cuda" else 0,
+            skipped_steps=fitting.skipped_steps,
+        )
+        where.finish(result)
+    return result
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the current GPU if there is one, or the CPU; a GPU always with its number."""
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return torch.empty(0, device=chosen).device  # "cuda" would not equal the "cuda:0" of the tensors on it
+
+
+def on_model_device(model: nn.Module, device: torch.device, input_shape: tuple[int, ...]) -> nn.Module:
+    """The model on ``device``; for images on a GPU with channels last, the layout in which convolutions are fastest."""
+    model = model.to(device)
+    if device.type == "cuda" and len(input_shape) == 3:
+        return model.to(memory_format=torch.channels_last)
+    return model
+
+
+def _begin(recipe: Recipe, splits: Splits, device: torch.device) -> Fitting:
+    """The untrained model, drawn from the recipe's seed on the host, so that it is the same for every device."""
+    seed_global_state(device, recipe.seed, "init")
+    shape = splits.preprocess.shape
+    model = on_model_device(build_model(recipe.model, shape, len(splits.classes)), device, shape)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    total_steps = recipe.train.epochs * steps_per_epoch(len(splits.train), recipe.train)
+    return Fitting(model, recipe.train, total_steps, device)
+
+
+def _resume(where: TrialFolder, recipe: Recipe, fitting: Fitting, data_digest: str) -> History:
+    """Load the newest checkpoint into ``fitting``, if there is one; the history up to it."""
+    checkpoint = where.newest_checkpoint()
+    if checkpoint is None:
+        return History(recipe)
+    state = checkpoint.state
+    if state["data"] != data_digest:
+        raise DataError(f"{where.root}: the data of {recipe.data.source} changed since this trial began; start it anew")
+    fitting.model.load_state_dict(checkpoint.model)
+    if fitting.ema is not None and checkpoint.ema is not None:
+        fitting.ema.model.load_state_dict(checkpoint.ema)
+    fitting.load_state(state["fitting"])
+    return History(recipe, state["metrics"], state["seconds"])
+
+
+def _train_and_evaluate(recipe: Recipe, fitting: Fitting, splits: Splits, history: History) -> None:
+    """Train one more epoch and add what it came to to the history."""
+    epoch, device = history.epochs + 1, fitting.device
+    seed_global_state(device, recipe.seed, "epoch", epoch)
+    trained = train_epoch(fitting, splits.train, splits.preprocess, recipe.data, epoch, recipe.seed)
+    metrics = trained.metrics()
+    models = {"raw": fitting.model} if fitting.ema is None else {"raw": fitting.model, "ema": fitting.ema.model}
+    leading: dict[str, float] = {}
+    for kind, model in models.items():
+        evaluation = evaluate(
+            model, splits.selection, splits.preprocess, device, evaluation_batch_size(recipe), recipe.train.precision
+        )
+        if not math.isfinite(evaluation.loss):
+            raise Diverged(
+                f"the validation loss ({kind}) became {evaluation.loss} after epoch {epoch}; "
+                "lower train.optimizer.lr or set train.clip_norm"
+            )
+        found = validation_metrics(evaluation)
+        if fitting.ema is not None:
+            metrics |= {name.replace(".", f".{kind}."): value for name, value in found.items()}
+        if not leading or is_better(recipe.metric, found[recipe.metric], than=leading[recipe.metric]):
+            leading = found
+    history.metrics.append(metrics | leading)
+
+
+def _save(where: TrialFolder, fitting: Fitting, history: History, data_digest: str, seconds: float) -> None:
+    state = {
+        "fitting": fitting.state(),
+        "metrics": history.metrics,
+        "seconds": history.seconds + seconds,
+        "data": data_digest,
+    }
+    ema = None if fitting.ema is None else fitting.ema.model.state_dict()
+    checkpoint = Checkpoint(history.epochs, fitting.model.state_dict(), ema, state)
+    where.save(checkpoint, history.saved_epochs, history.saved_ema_epochs)
+
+
+def _epoch_report(history: History, seconds: float) -> EpochReport:
+    return EpochReport(
+        epoch=history.epochs, epochs=history.recipe.train.epochs, metrics=history.metrics[-1], seconds=seconds
+    )
+
+
+@contextlib.contextmanager
+def _named_out_of_memory(device: torch.device) -> Iterator[None]:
+    """Raise :class:`OutOfMemory` for each of the ways in which torch and Python say that memory is short."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        words = str(error)
+        short = ("out of memory", "can't allocate memory", "not enough memory")
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in words for sign in short):
+            raise OutOfMemory(
+                f"{device}: out of memory; lower train.batch_size (train.accumulate keeps the gradient the same) or "
+                f"the model's width ({' '.join(words.split())[:200]})"
+            ) from error
+        raise
