@@ -27,6 +27,10 @@ class Workers(Protocol):
     def free(self) -> int:
         """How many trials may be submitted now."""
 
+    @property
+    def threads(self) -> int:
+        """Threads a trial may use: its share of the cores, at least one."""
+
     def submit(self, job: Job) -> None:
         """Start a trial on a free slot."""
 
@@ -55,6 +59,10 @@ class InProcessWorkers:
     @property
     def free(self) -> int:
         return 1 if self._job is None else 0
+
+    @property
+    def threads(self) -> int:
+        return cores()
 
     def submit(self, job: Job) -> None:
         self._job, self._answer = job, None
@@ -109,7 +117,6 @@ class RayWorkers:
 
     @property
     def threads(self) -> int:
-        """Threads a trial may use: its share of the cores, at least one."""
         return max(1, int(self._cpus))
 
     def submit(self, job: Job) -> None:
@@ -169,10 +176,10 @@ def _connect(section: WorkersSection, address: str | None) -> Any:
         return ray
     wanted = (section.concurrent or 1) * section.cpus
     # Cores are a budget here, not a fence: more workers than cores is the user's own choice to make.
-    cores = max(len(os.sched_getaffinity(0)), math.ceil(wanted))
+    budget = max(cores(), math.ceil(wanted))
     ray.init(
         address="local",
-        num_cpus=cores,
+        num_cpus=budget,
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
@@ -193,6 +200,11 @@ def _slots(section: WorkersSection, cpus: float, gpus: float) -> tuple[float, fl
             f"Ray has {cpus:g} CPUs and {gpus:g} GPUs, enough for {fitting}; lower workers.concurrent, cpus or gpus"
         )
     return section.cpus, gpus_each, count
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def import_paths(folders: Iterable[Path]) -> tuple[str, ...]:

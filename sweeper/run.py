@@ -58,7 +58,6 @@ class _Sweep:
     catalog: Catalog
     progress: Progress
     folder: Path
-    threads: int
     import_paths: tuple[str, ...]
     known: dict[int, TrialRow]
     """Trials that an earlier run of this study left in the catalog."""
@@ -76,7 +75,6 @@ def run_study(
     progress: Progress,
     *,
     folder: Path,
-    threads: int = 1,
     import_paths: tuple[str, ...] = (),
 ) -> None:
     """Run the trials that are missing; on return each one is complete, pruned or failed.
@@ -89,7 +87,6 @@ def run_study(
         catalog: where all of it is recorded, before anything else is told.
         progress: who watches.
         folder: the study's folder; trials write below it.
-        threads: of each trial.
         import_paths: where the user's own modules are found.
 
     Raises:
@@ -97,7 +94,7 @@ def run_study(
         StoreError: the database cannot be written.
     """
     known = {trial.number: trial for trial in catalog.trials(row.id)}
-    sweep = _Sweep(study, row, search, workers, catalog, progress, folder, threads, import_paths, known)
+    sweep = _Sweep(study, row, search, workers, catalog, progress, folder, import_paths, known)
     waiting = _interrupted(sweep)
     while True:
         while workers.free and (waiting or search.asked < study.search.trials):
@@ -141,7 +138,7 @@ def _submit(sweep: _Sweep, proposal: Proposal) -> None:
         recipe_json=recipe.model_dump_json(),
         folder=str(sweep.folder / "trials" / f"{proposal.number:04d}"),
         import_paths=sweep.import_paths,
-        threads=sweep.threads,
+        threads=sweep.workers.threads,
     )
     sweep.running[proposal.number] = _Running(row, job)
     sweep.progress.started(proposal.number, proposal.params, recipe.train.epochs)

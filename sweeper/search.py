@@ -69,10 +69,15 @@ class Search:
     def __init__(self, study: Study, url: str) -> None:
         self._study = study
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._history = _open_history(study, url)
+        self._storage, self._history = _open_history(study, url)
         self._open: dict[int, optuna.Trial] = {}
         for point in study.start_with:
             self._history.enqueue_trial(point, skip_if_exists=True)
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     @property
     def asked(self) -> int:
@@ -94,7 +99,8 @@ class Search:
             return self._decide(optuna.Trial(self._history, frozen._trial_id))
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        return SAMPLERS[self._study.search.sampler](derive_seed(self._study.seed, "ask", number))
+        seed = derive_seed(self._study.seed, "ask", number) % 2**32  # numpy's RandomState takes 32 bits
+        return SAMPLERS[self._study.search.sampler](seed)
 
     def _decide(self, trial: optuna.Trial) -> Proposal:
         decision = self._study.space.decide(lambda parameter: _suggest(trial, parameter))
@@ -132,14 +138,14 @@ class Search:
         self._history.tell(trial, state=TrialState.FAIL)
 
 
-def _open_history(study: Study, url: str) -> optuna.Study:
+def _open_history(study: Study, url: str) -> tuple[optuna.storages.RDBStorage, optuna.Study]:
     try:
         storage = optuna.storages.RDBStorage(url)
         if url.startswith("sqlite"):
             sa.event.listen(storage.engine, "connect", use_wal)
             storage.engine.dispose()  # connections made before the listener lack its settings
         with _quietly():
-            return optuna.create_study(
+            return storage, optuna.create_study(
                 study_name=study.name,
                 storage=storage,
                 direction=METRICS[study.search.metric],

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import getpass
-import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,31 +146,27 @@ def _train(
     from sweeper.search import Search
 
     paths = import_paths([study.path.parent, Path.cwd()])
-    search = Search(study, settings.database_url)
-    if not search.running() and search.asked >= study.search.trials:
-        return
-    view.note("starting the workers")
-    workers: Workers
-    if in_process:
-        workers, threads = InProcessWorkers(train), os.cpu_count() or 1
-    else:
-        ray_workers = RayWorkers(study.workers, settings.ray_address, train)
-        workers, threads = ray_workers, ray_workers.threads
-    try:
-        run_study(
-            study,
-            row,
-            search,
-            workers,
-            catalog,
-            view,
-            folder=settings.study_folder(study.name),
-            threads=threads,
-            import_paths=paths,
+    with closing(Search(study, settings.database_url)) as search:
+        if not search.running() and search.asked >= study.search.trials:
+            return
+        view.note("starting the workers")
+        workers: Workers = (
+            InProcessWorkers(train) if in_process else RayWorkers(study.workers, settings.ray_address, train)
         )
-    finally:
-        view.note("stopping the workers")
-        workers.close()
+        try:
+            run_study(
+                study,
+                row,
+                search,
+                workers,
+                catalog,
+                view,
+                folder=settings.study_folder(study.name),
+                import_paths=paths,
+            )
+        finally:
+            view.note("stopping the workers")
+            workers.close()
 
 
 def _leave(catalog: Catalog, row: StudyRow, tracker: Tracker, state: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -37,3 +38,41 @@ def postgres_url(postgres_server: str) -> str:
 def fakes() -> Path:
     """Where `fake_training` lives, for workers to import it from."""
     return Path(__file__).parents[1] / "fakes"
+
+
+STUDY = """\
+study: {name}
+seed: {seed}
+data: {{source: digits}}
+model: {{build: linear}}
+train:
+  epochs: {epochs}
+  optimizer: {{name: sgd, lr: {{log: [0.001, 1.0]}}}}
+  batch_size: {{choice: [64, 128]}}
+search:
+  sampler: {sampler}
+  trials: {trials}
+  pruner: {pruner}
+workers: {{concurrent: {concurrent}}}
+"""
+
+
+@pytest.fixture
+def write_study(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a small study file and returns its path."""
+
+    def write(**changes: Any) -> Path:
+        said = {
+            "name": "small",
+            "seed": 0,
+            "epochs": 4,
+            "sampler": "random",
+            "trials": 6,
+            "pruner": "{name: none}",
+            "concurrent": 1,
+        }
+        path = tmp_path / "study.yaml"
+        path.write_text(STUDY.format(**said | changes))
+        return path
+
+    return write

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from fake_training import score
+
+from sweeper.catalog import Catalog
+from sweeper.dispatch import InProcessWorkers
+from sweeper.errors import StudyFailed
+from sweeper.run import run_study
+from sweeper.search import Search
+from sweeper.study import load_study
+from trials.result import EpochReport
+
+WriteStudy = Callable[..., Path]
+
+
+@dataclass
+class Watcher:
+    """Notes what it is told."""
+
+    lines: list[str] = field(default_factory=list)
+    stop_after_reports: int | None = None
+    reports: int = 0
+
+    def started(self, number: int, params: Mapping[str, Any], epochs: int) -> None:
+        self.lines.append(f"{number} started")
+
+    def reported(self, number: int, report: EpochReport) -> None:
+        self.reports += 1
+        if self.reports == self.stop_after_reports:
+            raise KeyboardInterrupt
+
+    def ended(self, number: int, state: str, value: float | None, reason: str | None) -> None:
+        self.lines.append(f"{number} {state}")
+
+    def tick(self) -> None:
+        pass
+
+
+@dataclass
+class Bench:
+    """One home in which studies are run, again and again if need be."""
+
+    folder: Path
+    fakes: Path
+
+    @property
+    def url(self) -> str:
+        return f"sqlite:///{self.folder / 'a.db'}"
+
+    def run(self, file: Path, train: str = "instant", stop_after_reports: int | None = None) -> Watcher:
+        study, watcher = load_study(file), Watcher(stop_after_reports=stop_after_reports)
+        catalog, search = Catalog(self.url), Search(study, self.url)
+        workers = InProcessWorkers(f"fake_training:{train}")
+        row = catalog.add_study(
+            study.name, digest="d", text="", metric=study.search.metric, trials_asked=study.search.trials
+        )
+        try:
+            run_study(
+                study,
+                row,
+                search,
+                workers,
+                catalog,
+                watcher,
+                folder=self.folder / "study",
+                import_paths=(str(self.fakes),),
+            )
+        finally:
+            workers.close()
+            search.close()
+            catalog.close()
+        return watcher
+
+    def catalog(self) -> Catalog:
+        return Catalog(self.url)
+
+    def history(self) -> list[optuna.trial.FrozenTrial]:
+        storage = optuna.storages.RDBStorage(self.url)
+        try:
+            return optuna.load_study(study_name="small", storage=storage).trials
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, fakes: Path) -> Bench:
+    return Bench(tmp_path, fakes)
+
+
+def test_catalog_and_history_tell_the_same_story(bench: Bench, write_study: WriteStudy) -> None:
+    bench.run(write_study(trials=5))
+    catalog = bench.catalog()
+    study = catalog.study("small")
+    trials, history = catalog.trials(study.id), bench.history()
+    assert [trial.state for trial in trials] == ["complete"] * 5
+    assert [trial.state.name for trial in history] == ["COMPLETE"] * 5
+    for trial, past in zip(trials, history, strict=True):
+        lr = trial.params["train.optimizer.lr"]
+        assert trial.recipe["train"]["optimizer"]["lr"] == lr == past.params["train.optimizer.lr"]
+        assert trial.value == past.value == pytest.approx(score(lr) + 0.01), "the best kept weights are the value"
+        epochs = catalog.epochs(study.id)[trial.id]
+        values = [epoch.metrics["validation.accuracy"] for epoch in epochs]
+        assert values == pytest.approx([score(lr) * e / 4 for e in (1, 2, 3, 4)])
+        assert past.intermediate_values == dict(enumerate(values, start=1))
+    kinds = [(w.trial, w.kind) for w in catalog.weights(study.id)]
+    assert kinds == [(number, kind) for number in range(5) for kind in ("ema", "raw")]
+    catalog.close()
+
+
+def test_a_finished_study_runs_nothing_again(bench: Bench, write_study: WriteStudy) -> None:
+    bench.run(write_study(trials=3))
+    assert bench.run(write_study(trials=3)).lines == []
+
+
+def test_pruned_trials_stop_early_and_are_told_as_pruned(bench: Bench, write_study: WriteStudy) -> None:
+    bench.run(write_study(trials=12, pruner="{name: asha, reduction: 2}"))
+    catalog = bench.catalog()
+    study = catalog.study("small")
+    trials, history = catalog.trials(study.id), bench.history()
+    pruned = [trial for trial in trials if trial.state == "pruned"]
+    assert pruned, "with these learning rates some are hopeless"
+    assert [t.state for t in trials] == [{"COMPLETE": "complete", "PRUNED": "pruned"}[p.state.name] for p in history]
+    for trial in pruned:
+        epochs = catalog.epochs(study.id)[trial.id]
+        assert len(epochs) < 4
+        assert trial.value == epochs[-1].metrics["validation.accuracy"] == history[trial.number].value
+    catalog.close()
+
+
+def test_a_diverged_trial_fails_with_its_reason_and_the_study_goes_on(bench: Bench, write_study: WriteStudy) -> None:
+    bench.run(write_study(trials=8), train="diverges")
+    catalog = bench.catalog()
+    trials = catalog.trials(catalog.study("small").id)
+    for trial, past in zip(trials, bench.history(), strict=True):
+        if trial.params["train.optimizer.lr"] > 0.1:
+            assert (trial.state, past.state.name) == ("failed", "FAIL")
+            assert trial.reason == past.user_attrs["reason"] == "Diverged: loss is nan at epoch 2, step 17"
+        else:
+            assert (trial.state, past.state.name) == ("complete", "COMPLETE")
+    assert {trial.state for trial in trials} == {"complete", "failed"}
+    catalog.close()
+
+
+def test_a_study_whose_trials_all_fail_alike_is_stopped(bench: Bench, write_study: WriteStudy) -> None:
+    with pytest.raises(StudyFailed, match="the first 3 trials all failed alike: ValueError: no such column: 'price'"):
+        bench.run(write_study(trials=20), train="always_raises")
+    catalog = bench.catalog()
+    trials = catalog.trials(catalog.study("small").id)
+    assert [trial.state for trial in trials] == ["failed"] * 3
+    assert "always_raises" in trials[0].facts["traceback"]
+    catalog.close()
+
+
+@pytest.mark.parametrize("after", [1, 2, 5, 8])
+def test_an_interrupted_study_goes_on_where_it_was(after: int, bench: Bench, write_study: WriteStudy) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(write_study(trials=3), stop_after_reports=after)
+    bench.run(write_study(trials=3))
+    catalog = bench.catalog()
+    study = catalog.study("small")
+    assert [(t.number, t.state) for t in catalog.trials(study.id)] == [(n, "complete") for n in range(3)]
+    assert [trial.state.name for trial in bench.history()] == ["COMPLETE"] * 3
+    for trial in catalog.trials(study.id):
+        assert [e.epoch for e in catalog.epochs(study.id)[trial.id]] == [1, 2, 3, 4], "each epoch once and only once"
+    catalog.close()
+
+
+def test_an_end_that_only_the_catalog_heard_of_is_told_to_the_search(bench: Bench, write_study: WriteStudy) -> None:
+    study = load_study(write_study(trials=3))
+    catalog, search = bench.catalog(), Search(study, bench.url)
+    row = catalog.add_study("small", digest="d", text="", metric="validation.accuracy", trials_asked=3)
+    for state, value in (("complete", 0.7), ("pruned", 0.2), ("failed", None)):
+        proposal = search.ask()
+        trial = catalog.add_trial(row.id, proposal.number, params={}, recipe={"seed": 1})
+        if state == "pruned":
+            search.report(proposal.number, 1, 0.2)
+        catalog.end_trial(trial.id, state, value=value, reason="broke" if state == "failed" else None)  # type: ignore[arg-type]
+    search.close()
+    catalog.close()
+    assert bench.run(write_study(trials=3)).lines == [], "nothing is run twice"
+    past = bench.history()
+    assert [trial.state.name for trial in past] == ["COMPLETE", "PRUNED", "FAIL"]
+    assert (past[0].value, past[1].value, past[2].user_attrs["reason"]) == (0.7, 0.2, "broke")

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from sweeper.errors import StoreError
+from sweeper.search import Search
+from sweeper.study import Study, load_study
+
+WriteStudy = Callable[..., Path]
+OpenSearch = Callable[[Study, str], Search]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'a.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'local.db'}"
+
+
+@pytest.fixture
+def open_search() -> Iterator[Callable[[Study, str], Search]]:
+    opened = []
+
+    def open_one(study: Study, url: str) -> Search:
+        opened.append(Search(study, url))
+        return opened[-1]
+
+    yield open_one
+    for search in opened:
+        search.close()
+
+
+def _history(url: str) -> list[optuna.trial.FrozenTrial]:
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        return optuna.load_study(study_name="small", storage=storage).trials
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _propose(search: Search, count: int) -> list[dict[str, Any]]:
+    proposals = []
+    for _ in range(count):
+        proposal = search.ask()
+        proposals.append(proposal.params)
+        search.complete(proposal.number, 0.5)
+    return proposals
+
+
+def test_each_outcome_is_stored_as_what_it_was(url: str, write_study: WriteStudy, open_search: OpenSearch) -> None:
+    search = open_search(load_study(write_study()), url)
+    good, hopeless, broken, open_ = (search.ask() for _ in range(4))
+    for epoch, value in ((1, 0.3), (2, 0.4)):
+        search.report(hopeless.number, epoch, value)
+    search.complete(good.number, 0.9)
+    search.prune(hopeless.number)
+    search.fail(broken.number, "Diverged: loss is nan")
+
+    states = [trial.state.name for trial in _history(url)]
+    assert states == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+    assert _history(url)[0].value == 0.9
+    assert _history(url)[1].intermediate_values == {1: 0.3, 2: 0.4}
+    assert _history(url)[1].value == 0.4, "the last report is the value of a pruned trial"
+    assert _history(url)[2].user_attrs["reason"] == "Diverged: loss is nan"
+    assert search.running() == [open_.number]
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_the_same_seed_and_history_give_the_same_proposals(
+    sampler: str, tmp_path: Path, write_study: WriteStudy, open_search: OpenSearch
+) -> None:
+    def run(file: str, seed: int) -> list[dict[str, Any]]:
+        study = load_study(write_study(sampler=sampler, seed=seed))
+        return _propose(open_search(study, f"sqlite:///{tmp_path / file}"), 14)
+
+    first, again, other = run("1.db", 7), run("2.db", 7), run("3.db", 8)
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_a_restart_changes_no_proposal(
+    sampler: str, tmp_path: Path, write_study: WriteStudy, open_search: OpenSearch
+) -> None:
+    study = load_study(write_study(sampler=sampler))
+    unbroken = _propose(open_search(study, f"sqlite:///{tmp_path / '1.db'}"), 12)
+    restarted = [_propose(open_search(study, f"sqlite:///{tmp_path / '2.db'}"), 1)[0] for _ in range(12)]
+    assert restarted == unbroken
+    learning_rates = [params["train.optimizer.lr"] for params in restarted]
+    assert len(set(learning_rates)) == 12, "no start-up sample is drawn twice"
+
+
+def test_seeds_of_trials_differ_and_are_stable(local: str, write_study: WriteStudy, open_search: OpenSearch) -> None:
+    search = open_search(load_study(write_study(seed=3)), local)
+    seeds = [search.ask().recipe.seed for _ in range(5)]
+    assert len(set(seeds)) == 5
+    assert open_search(load_study(write_study(seed=3)), local).reopen(2).recipe.seed == seeds[2]
+
+
+def test_an_interrupted_trial_is_proposed_again_as_it_was(
+    local: str, write_study: WriteStudy, open_search: OpenSearch
+) -> None:
+    study = load_study(write_study(sampler="tpe"))
+    before = [open_search(study, local).ask() for _ in range(3)]
+    again = open_search(study, local)
+    assert again.running() == [0, 1, 2]
+    assert again.reopen(1) == before[1]
+    again.complete(1, 0.5)
+    assert [trial.state.name for trial in _history(local)] == ["RUNNING", "COMPLETE", "RUNNING"]
+
+
+def test_points_to_start_with_come_first_and_only_once(
+    local: str, write_study: WriteStudy, open_search: OpenSearch
+) -> None:
+    path = write_study()
+    path.write_text(
+        path.read_text().replace(
+            "search:\n",
+            "search:\n  start_with:\n    - {train.optimizer.lr: 0.1, train.batch_size: 128}\n"
+            "    - {train.optimizer.lr: 0.02}\n",
+        )
+    )
+    study = load_study(path)
+    search = open_search(study, local)
+    assert search.asked == 0
+    assert search.ask().params == {"train.optimizer.lr": 0.1, "train.batch_size": 128}
+    restarted = open_search(study, local)
+    assert restarted.ask().params["train.optimizer.lr"] == 0.02
+    third = open_search(study, local).ask()
+    assert third.number == 2
+    assert third.params["train.optimizer.lr"] not in (0.1, 0.02)
+
+
+def _feed(search: Search, values: list[list[float]]) -> list[int]:
+    """Run trials that report these values; the number of epochs each was allowed."""
+    allowed = []
+    for reports in values:
+        trial = search.ask()
+        kept = True
+        for epoch, value in enumerate(reports, start=1):
+            kept = search.report(trial.number, epoch, value)
+            if not kept:
+                break
+        if kept:
+            search.complete(trial.number, reports[-1])
+        else:
+            search.prune(trial.number)
+        allowed.append(epoch)
+    return allowed
+
+
+GOOD, BAD, WORSE = [0.5, 0.6, 0.7, 0.8], [0.1, 0.1, 0.1, 0.1], [0.5, 0.4, 0.3, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("pruner", "values", "allowed"),
+    [
+        ("{name: none}", [GOOD, GOOD, BAD], [4, 4, 4]),
+        # Worse than the median of two at the first epoch after the warm-up.
+        ("{name: median, startup_trials: 2, warmup_epochs: 2}", [GOOD, GOOD, BAD], [4, 4, 2]),
+        # The first rung is epoch 1: of two trials seen there only the better half goes on.
+        ("{name: asha, reduction: 2}", [GOOD, BAD], [4, 1]),
+        # Worse than the best before for patience + 1 epochs.
+        ("{name: patient, patience_epochs: 2}", [GOOD, WORSE], [4, 4]),
+        ("{name: patient, patience_epochs: 1}", [GOOD, WORSE], [4, 3]),
+    ],
+)
+def test_pruners_stop_what_their_rule_says(
+    pruner: str,
+    values: list[list[float]],
+    allowed: list[int],
+    local: str,
+    write_study: WriteStudy,
+    open_search: OpenSearch,
+) -> None:
+    study = load_study(write_study(pruner=pruner))
+    assert _feed(open_search(study, local), values) == allowed
+
+
+def test_hyperband_stops_the_hopeless_and_spares_the_best(
+    local: str, write_study: WriteStudy, open_search: OpenSearch
+) -> None:
+    study = load_study(write_study(pruner="{name: hyperband, reduction: 3}", epochs=9))
+    values = [[(0.9 if i % 5 == 0 else 0.1 - i / 1000) * epoch / 9 for epoch in range(1, 10)] for i in range(40)]
+    allowed = _feed(open_search(study, local), values)
+    assert all(epochs == 9 for epochs in allowed[::5]), "the best of every five always goes on"
+    assert sum(epochs < 9 for epochs in allowed) >= 10
+    assert set(allowed) <= {1, 3, 9}, "rungs lie a factor 3 apart"
+
+
+def test_a_minimised_metric_turns_the_pruner_round(
+    local: str, write_study: WriteStudy, open_search: OpenSearch
+) -> None:
+    path = write_study(pruner="{name: asha, reduction: 2}")
+    path.write_text(path.read_text().replace("search:\n", "search:\n  metric: validation.loss\n"))
+    assert _feed(open_search(load_study(path), local), [BAD, GOOD]) == [4, 1]
+
+
+def test_a_database_that_is_away_is_one_line(write_study: WriteStudy, open_search: OpenSearch) -> None:
+    with pytest.raises(StoreError, match=r"^database postgresql\+psycopg://ada:\*\*\*@127.0.0.1:1/x: [^\n]+$"):
+        open_search(load_study(write_study()), "postgresql+psycopg://ada:secret@127.0.0.1:1/x")
