@@ -61,7 +61,7 @@ def refresh_batch_norm(
     """
     batches = torch.split(inputs, batch_size)
     with _eval_mode(model):
-        layers = _layers_in_order(model, prepare(inputs[:1]))
+        layers = _layers_in_order(model, prepare(inputs[:2]))
         if len(batches) == 1:
             counts = _measure_all(model, layers, prepare(batches[0]))
         else:
