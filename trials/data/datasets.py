@@ -138,6 +138,7 @@ def unpack_debian_fashion_mnist(root: Path) -> None:
             shutil.copyfileobj(source, whole)
             whole.flush()
             os.fsync(whole.fileno())
+        Path(whole.name).chmod(0o644)  # temporary files are private, data is shared
         Path(whole.name).replace(target)
 
 
@@ -149,7 +150,10 @@ def _one_at_a_time(root: str | None) -> Iterator[None]:
     if root is None:
         yield
         return
-    Path(root).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(root).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{root}: cannot be made ({error.strerror}); set SWEEPER_DATA to a folder that can") from error
     with FileLock(Path(root) / ".sweeper.lock"):
         yield
 

@@ -71,6 +71,8 @@ def read_npz(path: Path, _image_size: int | None = None) -> Source:
 
 
 def _open_npz(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"npz:{path}: no such file")
     try:
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):

@@ -117,6 +117,13 @@ def test_offline_is_one_line_that_says_how_to_get_it(root: Path, monkeypatch: py
     assert len(load(Published).inputs) == 4
 
 
+def test_a_root_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SWEEPER_DATA", str(tmp_path / "file" / "data"))
+    with pytest.raises(DataError, match=r"/file/data: cannot be made \(Not a directory\); set SWEEPER_DATA"):
+        load(Published)
+
+
 def test_parts_by_name_fall_back_to_what_there_is() -> None:
     source = load(NamedParts)
     np.testing.assert_array_equal(source.inputs[:, 0, 0, 0], [1.0, 2.0])

@@ -75,7 +75,7 @@ def test_npz_faults_are_one_line(tmp_path: Path, arrays: dict[str, Any], message
 
 
 def test_npz_that_is_missing_or_no_archive(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"/none.npz: cannot be read \(.*No such file"):
+    with pytest.raises(DataError, match=r"/none.npz: no such file$"):
         load(f"npz:{tmp_path}/none.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(DataError, match=r"/text.npz: cannot be read"):
