@@ -1,0 +1,49 @@
+"""Everything that can go wrong outside a trial, in one tree.
+
+    SweeperError
+    ├── StudyError       study.yaml cannot be read, or says something impossible (exit code 2)
+    ├── StudyHeld        another process runs the study
+    ├── StudyFailed      the study cannot get anywhere: its trials all fail alike
+    ├── StoreError       the databases or the files under SWEEPER_HOME cannot be used
+    ├── WorkersError     the workers cannot be started, or do not answer
+    └── TrackingError    MLflow cannot be used
+
+Each message is made of whole lines: what, where, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SweeperError(Exception):
+    """The base of all errors that sweeper raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+    """What the command line returns when this error ends it."""
+
+
+class StudyError(SweeperError):
+    """A study file cannot be read, or says something impossible; all its faults at once, one a line."""
+
+    exit_code = 2
+
+
+class StudyHeld(SweeperError):
+    """Another process runs the study; the message says which, where and since when."""
+
+
+class StudyFailed(SweeperError):
+    """The study cannot get anywhere: its trials all fail alike."""
+
+
+class StoreError(SweeperError):
+    """The databases or the files under SWEEPER_HOME cannot be used."""
+
+
+class WorkersError(SweeperError):
+    """The workers cannot be started, or do not answer."""
+
+
+class TrackingError(SweeperError):
+    """MLflow cannot be used."""

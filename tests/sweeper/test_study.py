@@ -1,0 +1,413 @@
+"""Study files, right and wrong: the lines that a person sees are asserted as they stand."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeper.errors import StudyError
+from sweeper.space import Choice, Int, Log, Uniform
+from sweeper.study import Asha, Hyperband, Median, NoPruner, Patient, Study, load_study
+
+STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
+
+MINIMAL = """\
+study: small
+data: {source: digits}
+model: {build: mlp}
+"""
+
+DESIGN = """\
+study: fashion
+seed: 0
+data:
+  source: torchvision.datasets:FashionMNIST
+  validation: 0.1
+  augment: [random_crop, horizontal_flip]
+  mix: {choice: [none, mixup, cutmix]}
+model:
+  build: small_resnet
+  width: {choice: [16, 32]}
+train:
+  epochs: 12
+  batch_size: {choice: [128, 256, 512]}
+  optimizer:
+    choice:
+      - {name: sgd, lr: {log: [0.01, 1.0]}, momentum: {uniform: [0.8, 0.98]}, weight_decay: {log: [1.0e-5, 1.0e-2]}}
+      - {name: adamw, lr: {log: [1.0e-4, 1.0e-2]}}
+  schedule: {name: one_cycle, warmup: 0.2}
+  precision: bf16
+  ema: {decay: 0.999}
+search:
+  sampler: tpe
+  trials: 50
+  metric: validation.accuracy
+  pruner: {name: hyperband}
+workers: {concurrent: 4, gpus: 0.5}
+average: {best_n: 3}
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(text: str) -> Study:
+    Path("study.yaml").write_text(text)
+    return load_study("study.yaml")
+
+
+def faults(text: str) -> list[str]:
+    with pytest.raises(StudyError) as caught:
+        load(text)
+    return str(caught.value).splitlines()
+
+
+def with_train(train: str) -> str:
+    return f"{MINIMAL}train: {train}\n"
+
+
+def test_the_study_of_the_design_loads() -> None:
+    study = load(DESIGN)
+    assert (study.name, study.seed, study.max_epochs) == ("fashion", 0, 12)
+    assert (study.text, study.path) == (DESIGN, Path("study.yaml").resolve())
+    assert (study.search.sampler, study.search.trials, study.search.metric) == ("tpe", 50, "validation.accuracy")
+    assert study.search.pruner == Hyperband(name="hyperband", min_epochs=1, reduction=3)
+    assert (study.workers.concurrent, study.workers.cpus, study.workers.gpus) == (4, 1.0, 0.5)
+    assert {parameter.name: parameter.distribution for parameter in study.space.parameters} == {
+        "data.mix": Choice(("none", "mixup", "cutmix"), ("none", "mixup", "cutmix")),
+        "model.width": Choice((16, 32), (16, 32)),
+        "train.batch_size": Choice((128, 256, 512), (128, 256, 512)),
+        "train.optimizer": Choice(
+            (
+                {
+                    "name": "sgd",
+                    "lr": Log(0.01, 1.0),
+                    "momentum": Uniform(0.8, 0.98),
+                    "weight_decay": Log(1e-5, 1e-2),
+                },
+                {"name": "adamw", "lr": Log(1e-4, 1e-2)},
+            ),
+            ("sgd", "adamw"),
+        ),
+        "train.optimizer[sgd].lr": Log(0.01, 1.0),
+        "train.optimizer[sgd].momentum": Uniform(0.8, 0.98),
+        "train.optimizer[sgd].weight_decay": Log(1e-5, 1e-2),
+        "train.optimizer[adamw].lr": Log(1e-4, 1e-2),
+    }
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_example_studies_load(path: Path) -> None:
+    study = load_study(path)
+    assert study.name == path.stem
+    first = study.space.decide(lambda parameter: parameter.distribution.probes()[0])
+    recipe = study.space.recipe(first.sections, seed=1, metric=study.search.metric)
+    assert recipe.train.epochs <= study.max_epochs
+
+
+def test_what_is_not_said_has_its_default() -> None:
+    study = load(MINIMAL)
+    assert (study.seed, study.max_epochs, study.space.parameters, study.start_with) == (0, 10, (), ())
+    assert (study.search.sampler, study.search.trials, study.search.pruner.name) == ("tpe", 20, "hyperband")
+    assert (study.workers.concurrent, study.workers.cpus, study.workers.gpus) == (None, 1.0, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "pruner"),
+    [
+        ("{name: none}", NoPruner(name="none")),
+        ("{name: median}", Median(name="median", startup_trials=5, warmup_epochs=1)),
+        ("{name: asha}", Asha(name="asha", min_epochs=1, reduction=3)),
+        ("{name: hyperband}", Hyperband(name="hyperband", min_epochs=1, reduction=3)),
+        ("{name: patient}", Patient(name="patient", patience_epochs=3, min_delta=0.0)),
+    ],
+)
+def test_pruners(text: str, pruner: object) -> None:
+    assert load(f"{MINIMAL}search: {{pruner: {text}}}\n").search.pruner == pruner
+
+
+def test_all_faults_at_once_in_the_order_of_the_file() -> None:
+    text = """\
+study: ../x
+sede: 0
+data:
+  source: digts
+  validation: {uniform: [0.0, 0.5]}
+  augment: [random_crop, flip]
+  mix: {choice: [none, mixupp]}
+  mix: none
+model:
+  choice:
+    - {build: small_resnet, blocks: {int: [0, 4]}, width: {log: [8, 32]}}
+    - {build: mpl}
+    - {build: "a:b-c"}
+    - {width: 3}
+train:
+  epochs: ten
+  batch_size: {choice: [128, 0, 128]}
+  accumulate: {int: [1, 6], step: 2}
+  optimizer:
+    choice:
+      - {name: sgd, momentum: {uniform: [0.8, 1.0]}, lr: {log: [0, 1.0]}}
+      - {name: adamw, lr: {unifrom: [1.0e-4, 1.0e-2]}, momentum: 0.9}
+  schedule: {nam: one_cycle, warmup: 0.2}
+  precision: bf32
+  ema: 3
+  clip_norm: -1
+  early_stop:
+    patience: 3
+search:
+  sampler: tpee
+  trials: {int: [1, 3]}
+  pruner: {name: hyperbnd}
+workers: {concurrent: no, gpus: 1.5}
+average: {best_n: 3, soup: greedy}
+"""
+    kinds = "linear, mlp, small_convnet, small_resnet or module:function"
+    assert faults(text) == [
+        "study.yaml:1:8: study: found '../x', expected at most 64 letters, digits, '.', '_' and '-', beginning with "
+        "a letter or digit and without '..'",
+        "study.yaml:2:1: sede: found unknown key 'sede', expected study, seed, data, model, train, search, workers or "
+        "average; did you mean 'seed'?",
+        "study.yaml:4:11: data.source: found 'digts', expected digits, npz:PATH, folder:PATH or module:function; "
+        "did you mean 'digits'?",
+        "study.yaml:5:15: data.validation: found {uniform: [0.0, 0.5]}, expected a number > 0 and < 1",
+        "study.yaml:6:26: data.augment[1]: found 'flip', expected random_crop or horizontal_flip",
+        "study.yaml:7:24: data.mix.choice[1]: found 'mixupp', expected none, mixup or cutmix; did you mean 'mixup'?",
+        "study.yaml:8:3: data.mix: found the key again (first on line 7), expected it once",
+        "study.yaml:11:37: model.choice[0].blocks: found {int: [0, 4]}, expected a whole number >= 1",
+        "study.yaml:11:59: model.choice[0].width: found {log: [8, 32]}, expected a whole number >= 1; "
+        "write int for whole numbers",
+        f"study.yaml:12:15: model.choice[1].build: found 'mpl', expected {kinds}; did you mean 'mlp'?",
+        f"study.yaml:13:15: model.choice[2].build: found 'a:b-c', expected {kinds}",
+        f"study.yaml:14:7: model.choice[3].build: found nothing, expected {kinds}",
+        "study.yaml:16:11: train.epochs: found 'ten', expected a whole number >= 1",
+        "study.yaml:17:30: train.batch_size.choice[1]: found 0, expected a whole number >= 1",
+        "study.yaml:17:33: train.batch_size.choice[2]: found 128 again (as option 0), expected it once",
+        "study.yaml:18:35: train.accumulate.step: found 2, expected a step that divides high - low = 5",
+        "study.yaml:21:31: train.optimizer.choice[0].momentum: found {uniform: [0.8, 1.0]}, "
+        "expected a number >= 0 and < 1",
+        "study.yaml:21:65: train.optimizer.choice[0].lr.log[0]: found 0, expected a low end > 0 for a log range",
+        "study.yaml:22:28: train.optimizer.choice[1].lr.unifrom: found unknown key 'unifrom', expected choice, int, "
+        "uniform or log; did you mean 'uniform'?",
+        "study.yaml:22:56: train.optimizer.choice[1].momentum: found unknown key 'momentum', expected name, lr, "
+        "beta1, beta2, eps or weight_decay",
+        "study.yaml:23:13: train.schedule.name: found nothing, expected constant, cosine or one_cycle; "
+        "is 'nam' meant as 'name'?",
+        "study.yaml:24:14: train.precision: found 'bf32', expected fp32, tf32, bf16 or fp16; did you mean 'tf32'?",
+        "study.yaml:25:8: train.ema: found 3, expected a section or null",
+        "study.yaml:26:14: train.clip_norm: found -1, expected a number > 0 or null",
+        "study.yaml:28:5: train.early_stop.patience: found unknown key 'patience', expected patience_epochs or "
+        "min_delta; did you mean 'patience_epochs'?",
+        "study.yaml:30:12: search.sampler: found 'tpee', expected tpe or random; did you mean 'tpe'?",
+        "study.yaml:31:11: search.trials: found {int: [1, 3]}, expected a whole number >= 1; "
+        "ranges stand only in data, model, train and average",
+        "study.yaml:32:18: search.pruner.name: found 'hyperbnd', expected none, median, asha, hyperband or patient; "
+        "did you mean 'hyperband'?",
+        "study.yaml:33:23: workers.concurrent: found 'no', expected a whole number >= 1 or null",
+        "study.yaml:33:33: workers.gpus: found 1.5, expected a whole number when above 1",
+        "study.yaml:34:22: average.soup: found unknown key 'soup', expected best_n or batch_norm_samples",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", "study.yaml:1:1: found an empty file, expected a study"),
+        ("- 1\n", "study.yaml:1:1: found [1], expected a study: sections such as data and model"),
+        ("just text\n", "study.yaml:1:1: found 'just text', expected a study: sections such as data and model"),
+        (f"{MINIMAL}---\n{MINIMAL}", "study.yaml:4:1: found a second document, expected one a file"),
+        ("study:\n\tx: 1\n", "study.yaml:2:1: found a tab, expected spaces: YAML allows no tabs for indentation"),
+        (
+            MINIMAL.replace("small", "123"),
+            "study.yaml:1:8: study: found 123, expected at most 64 letters, digits, '.', '_' and '-', beginning with "
+            "a letter or digit and without '..'; put it in quotes: \"123\"",
+        ),
+        (MINIMAL + "seed: -1\n", "study.yaml:4:7: seed: found -1, expected a whole number >= 0"),
+        (MINIMAL + "train:\n", "study.yaml:4:7: train: found null, expected a section"),
+        (MINIMAL + "train: [1]\n", "study.yaml:4:8: train: found [1], expected a section"),
+        (with_train("{epochs: 2.0}"), "study.yaml:4:17: train.epochs: found 2.0, expected a whole number >= 1"),
+        (with_train("{epochs: true}"), "study.yaml:4:17: train.epochs: found true, expected a whole number >= 1"),
+        (with_train("{ema: {warmup: yes}}"), "study.yaml:4:23: train.ema.warmup: found 'yes', expected true or false"),
+        (
+            with_train("{optimizer: sgd}"),
+            "study.yaml:4:20: train.optimizer: found 'sgd', expected a section such as {name: sgd}",
+        ),
+        (
+            with_train("{optimizer: {name: sgd}}"),
+            "study.yaml:4:20: train.optimizer.lr: found nothing, expected a number > 0",
+        ),
+        (
+            with_train("{optimizer: {name: adam, lr: .inf}}"),
+            "study.yaml:4:37: train.optimizer.lr: found Infinity, expected a number > 0",
+        ),
+        (
+            with_train("{optimizer: {name: 3}}"),
+            "study.yaml:4:27: train.optimizer.name: found 3, expected sgd, adam or adamw",
+        ),
+        (
+            with_train("{optimizer: {name: {choice: [sgd, sdg]}, lr: 0.1}}"),
+            "study.yaml:4:42: train.optimizer.name.choice[1]: found 'sdg', expected sgd, adam or adamw; "
+            "did you mean 'sgd'?",
+        ),
+        (
+            with_train("{optimizer: {name: {choice: [sgd, adam]}, lr: 0.1, momentum: 0.9}}"),
+            "study.yaml:4:59: train.optimizer.momentum: found unknown key 'momentum', expected name, lr, beta1, beta2, "
+            "eps or weight_decay",
+        ),
+        # 1.0 is a good warm-up for cosine but not for one-cycle: found although neither end nor option alone shows it.
+        (
+            with_train("{schedule: {name: {choice: [cosine, one_cycle]}, warmup: {uniform: [0.2, 1.0]}}}"),
+            "study.yaml:4:65: train.schedule.warmup: found {uniform: [0.2, 1.0]}, expected a number > 0 and < 1",
+        ),
+        (
+            with_train("{batch_size: {uniform: [8, 16]}}"),
+            "study.yaml:4:21: train.batch_size: found {uniform: [8, 16]}, expected a whole number >= 1; "
+            "write int for whole numbers",
+        ),
+        (
+            with_train("{batch_size: [8, 16]}"),
+            "study.yaml:4:21: train.batch_size: found [8, 16], expected a whole number >= 1",
+        ),
+        (
+            with_train("{label_smoothing: {choice: [0.0, {uniform: [0.5, 1.5]}]}}"),
+            "study.yaml:4:41: train.label_smoothing.choice[1]: found {uniform: [0.5, 1.5]}, "
+            "expected a number >= 0 and < 1",
+        ),
+        (
+            with_train("{epochs: {int: [2, 8]}}") + "search: {pruner: {name: asha, min_epochs: 9}}\n",
+            "study.yaml:5:43: search.pruner.min_epochs: found 9, expected at most the epochs of a trial, 8",
+        ),
+        (
+            with_train("{epochs: {int: [2, 8]}}") + "search: {start_with: [{train.epochs: 9}]}\n",
+            "study.yaml:5:38: search.start_with[0].train.epochs: found 9, expected a whole number from 2 to 8",
+        ),
+        (
+            MINIMAL + "search: {start_with: {}}\n",
+            "study.yaml:4:22: search.start_with: found {}, expected a list, each item a section",
+        ),
+        (
+            MINIMAL + "recipe: {seed: 1}\n",
+            "study.yaml:4:1: recipe: found unknown key 'recipe', expected study, seed, data, model, train, search, "
+            "workers or average",
+        ),
+    ],
+)
+def test_one_fault_gives_one_line(text: str, line: str) -> None:
+    assert faults(text) == [line]
+
+
+def test_missing_sections_are_named() -> None:
+    assert faults("seed: 1\n") == [
+        "study.yaml:1:1: data: found nothing, expected a section",
+        "study.yaml:1:1: model: found nothing, expected a section such as {build: linear}",
+        "study.yaml:1:1: study: found nothing, expected at most 64 letters, digits, '.', '_' and '-', beginning with "
+        "a letter or digit and without '..'",
+    ]
+
+
+def test_a_fault_in_an_alias_stands_where_the_anchor_does() -> None:
+    text = "study: s\ndata: {source: digits}\nmodel: {build: mlp}\ntrain: {ema: {decay: &d 2}, label_smoothing: *d}\n"
+    assert faults(text) == [
+        "study.yaml:4:22: train.ema.decay: found 2, expected a number > 0 and < 1",
+        "study.yaml:4:22: train.label_smoothing: found 2, expected a number >= 0 and < 1",
+    ]
+
+
+def test_files_that_cannot_be_read() -> None:
+    with pytest.raises(StudyError) as caught:
+        load_study("none.yaml")
+    assert str(caught.value) == (
+        "none.yaml: found no such file, expected a study; `sweeper init` writes one to start from"
+    )
+    with pytest.raises(
+        StudyError, match=r"^\.: found a file that cannot be read \(Is a directory\), expected a study$"
+    ):
+        load_study(".")
+    Path("latin.yaml").write_bytes(b"a: 1\nb: \xe9\n")
+    with pytest.raises(StudyError) as caught:
+        load_study("latin.yaml")
+    assert str(caught.value) == "latin.yaml:2:4: found the byte 0xe9, expected text in UTF-8"
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "7x", "a_b-c.d", "x" * 64])
+def test_good_names(name: str) -> None:
+    assert load(MINIMAL.replace("small", name)).name == name
+
+
+@pytest.mark.parametrize("name", ["''", ".a", "-a", "_a", "a..b", "a/b", "a b", "x" * 65, "é"])
+def test_bad_names(name: str) -> None:
+    assert [
+        line.split(",")[0][: len("study.yaml:1:8: study: found")] for line in faults(MINIMAL.replace("small", name))
+    ] == ["study.yaml:1:8: study: found"]
+
+
+def test_the_digest_is_of_what_the_file_says() -> None:
+    same = "# a comment\nstudy: 'small'\ndata:\n    source: digits\nmodel:\n    build: mlp\n"
+    assert load(same).digest == load(MINIMAL).digest
+    assert load(MINIMAL + "seed: 1\n").digest != load(MINIMAL).digest
+    assert load(MINIMAL.replace("mlp", "linear")).digest != load(MINIMAL).digest
+
+
+def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    Path("deep").mkdir()
+    text = MINIMAL.replace(
+        "digits", "{choice: [digits, 'npz:a.npz', 'folder:../b', 'npz:~/c.npz', 'npz:/d.npz', a.b:c]}"
+    )
+    Path("deep/study.yaml").write_text(text)
+    study = load_study("deep/study.yaml")
+    sources = study.space.parameters[0].distribution
+    assert isinstance(sources, Choice)
+    assert sources.labels == ("digits", "npz:a.npz", "folder:../b", "npz:~/c.npz", "npz:/d.npz", "a.b:c")
+    assert [
+        study.space.decide(lambda _, label=label: label).sections["data"]["source"] for label in sources.labels
+    ] == [
+        "digits",
+        f"npz:{tmp_path}/deep/a.npz",
+        f"folder:{tmp_path}/b",
+        "npz:/home/someone/c.npz",
+        "npz:/d.npz",
+        "a.b:c",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "most"),
+    [("7", 7), ("{int: [2, 8]}", 8), ("{choice: [5, 9, 3]}", 9), ("{choice: [1, {int: [2, 20]}]}", 20)],
+)
+def test_the_most_epochs_of_any_trial(epochs: str, most: int) -> None:
+    assert load(with_train(f"{{epochs: {epochs}}}")).max_epochs == most
+
+
+def test_points_to_start_with() -> None:
+    text = DESIGN.replace(
+        "  trials: 50\n", "  trials: 50\n  start_with:\n    - {train.optimizer: sgd, train.optimizer.lr: 0.1}\n"
+    )
+    assert load(text).start_with == ({"train.optimizer": "sgd", "train.optimizer[sgd].lr": 0.1},)
+
+
+def test_ranges_of_whole_numbers() -> None:
+    study = load(with_train("{batch_size: {int: [16, 64], step: 16}, epochs: {int: [1, 100], log: true}}"))
+    assert [parameter.distribution for parameter in study.space.parameters] == [
+        Int(16, 64, step=16),
+        Int(1, 100, log=True),
+    ]
+
+
+def test_reading_a_study_loads_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(DESIGN)
+    program = (
+        "import sys, sweeper.study, sweeper.schema\n"
+        "sweeper.schema.study_schema()\n"
+        "sweeper.study.load_study('study.yaml')\n"
+        "print(*sorted({'torch', 'ray', 'mlflow', 'optuna', 'sqlalchemy', 'numpy'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == ""
