@@ -348,7 +348,9 @@ class Catalog:
     def count_trials(self, study_id: int) -> dict[TrialState, int]:
         """How many trials are in each state."""
         query = (
-            sa.select(_trials.c.state, sa.func.count().label("n")).where(_trials.c.study_id == study_id).group_by(_trials.c.state)
+            sa.select(_trials.c.state, sa.func.count().label("n"))
+            .where(_trials.c.study_id == study_id)
+            .group_by(_trials.c.state)
         )
         return {row.state: row.n for row in self._rows(query)}
 
@@ -423,6 +425,16 @@ class Catalog:
             (row.run_id, EpochRow(**{key: value for key, value in row._mapping.items() if key != "run_id"}))
             for row in self._rows(query)
         ]
+
+    def owes(self, study_id: int) -> bool:
+        """Whether the tracker has not heard of everything yet."""
+        undelivered = (
+            sa.select(_epochs.c.id)
+            .join(_trials, _trials.c.id == _epochs.c.trial_id)
+            .where(_trials.c.study_id == study_id, ~_epochs.c.delivered)
+            .limit(1)
+        )
+        return bool(self.owed_trials(study_id) or self._rows(undelivered))
 
     def mark_delivered(self, epoch_ids: Sequence[int]) -> None:
         """Remember that these epochs have reached the tracker."""

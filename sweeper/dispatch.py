@@ -6,6 +6,7 @@ trial's next report, so the orchestrator only ever waits for whichever actor spe
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterable
@@ -169,7 +170,7 @@ def _connect(section: WorkersSection, address: str | None) -> Any:
 
     if address is not None:
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             cause = str(error).strip().splitlines()[0]
             raise WorkersError(f"RAY_ADDRESS={address}: no Ray cluster answers there: {cause}") from error
@@ -182,7 +183,7 @@ def _connect(section: WorkersSection, address: str | None) -> Any:
         num_cpus=budget,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     return ray
 

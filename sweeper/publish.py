@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -51,7 +50,7 @@ def publish_winner(
         "path": winner.path,
         "sha256": winner.sha256,
         "metric": study.metric,
-        "selection": winner.metrics,
+        "selection": _as_validation(score_weights(recipe, weights, "selection")),
         "test": score_weights(recipe, weights, "test"),
     }
     _pack(folder / "winner", study, record, recipe, weights, git_state(file_folder))
@@ -91,24 +90,26 @@ def pull(catalog: Catalog, name: str, study_folder: Path, out: Path) -> dict[str
         copy = Path(temporary) / "package"
         shutil.copytree(source, copy)
         check_digest(copy / "weights.safetensors", study.winner["sha256"])
-        os.replace(copy, out)
+        copy.replace(out)
     return study.winner
 
 
 def _pack(
     folder: Path, study: StudyRow, record: Mapping[str, Any], recipe: Recipe, weights: Path, git: Mapping[str, str]
 ) -> None:
+    import torch
+
     from trials.data import load_splits
     from trials.package import write_package
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner.") as temporary:
         package = Path(temporary) / "package"
-        write_package(package, recipe, weights, load_splits(recipe.data, "cpu"))
+        write_package(package, recipe, weights, load_splits(recipe.data, torch.device("cpu")))
         (package / "README.md").write_text(model_card(study, record, recipe, git), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)  # left by an orchestrator that died before it told the catalog
-        os.replace(package, folder)
+        package.replace(folder)
 
 
 def model_card(study: StudyRow, record: Mapping[str, Any], recipe: Recipe, git: Mapping[str, str]) -> str:
@@ -148,6 +149,11 @@ def model_card(study: StudyRow, record: Mapping[str, Any], recipe: Recipe, git: 
         "",
     ]
     return "\n".join(lines)
+
+
+def _as_validation(scores: Mapping[str, float]) -> dict[str, float]:
+    """Scores on the selection split by the names that reports use."""
+    return {name.replace("selection.", "validation.", 1): value for name, value in scores.items()}
 
 
 def _metric_rows(split: str, metrics: Mapping[str, float]) -> list[str]:

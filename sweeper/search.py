@@ -117,10 +117,12 @@ class Search:
         return [t.number for t in self._history.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
 
     def report(self, number: int, epoch: int, value: float) -> bool:
-        """Record the value of an epoch; ``False`` says that the trial is hopeless."""
+        """Record the value of an epoch, once; ``False`` says that the trial is hopeless."""
         trial = self._open[number]
         with _quietly():
-            trial.report(value, step=epoch)
+            # A continued trial tells its newest epoch again, which Optuna may know already.
+            if epoch not in self._history.get_trials(deepcopy=False)[number].intermediate_values:
+                trial.report(value, step=epoch)
             return not trial.should_prune()
 
     def complete(self, number: int, value: float) -> None:

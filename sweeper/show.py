@@ -127,7 +127,10 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     """The leaderboard, what averaging gained, the winner, and the lines to look further and to pull."""
     study = catalog.study(name)
     ranked = rank(catalog.weights(study.id), study.metric)
-    table = Table(title=f"leaderboard of {name}, {study.metric} on the selection split", title_justify="left", box=None)
+    console.print(
+        f"leaderboard of {name}: {study.metric} on the selection split", markup=False, highlight=False, soft_wrap=True
+    )
+    table = Table(box=None)
     for column, justify in (("", "right"), ("weights", "left"), ("trial", "right"), ("value", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for place, row in enumerate(ranked[:LEADERBOARD_ROWS], start=1):

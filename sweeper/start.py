@@ -98,8 +98,8 @@ def _run(
     train: str,
 ) -> int:
     catalog.set_study(row.id, state="running")
-    counts = {state: n for state, n in catalog.count_trials(row.id).items() if state in show.ENDED}
-    board = Scoreboard(study.name, study.search.metric, study.search.trials, dict(counts))
+    counts: dict[str, int] = {s: n for s, n in catalog.count_trials(row.id).items() if s in show.ENDED}
+    board = Scoreboard(study.name, study.search.metric, study.search.trials, counts)
     for trial in catalog.trials(row.id):
         if trial.state == "complete" and trial.value is not None:
             board.see(trial.number, trial.value)
@@ -185,10 +185,10 @@ def _leave(catalog: Catalog, row: StudyRow, tracker: Tracker, state: str) -> Non
 def _hand_over(tracker: Tracker, catalog: Catalog, row: StudyRow, settings: Settings, console: Console) -> None:
     """Deliver what MLflow is still owed of a finished study: epochs, runs, and the model, once."""
     winner = catalog.study(row.name).winner
-    delivered = tracker.close()
-    if winner is None or (delivered and "model_version" in winner):
+    if winner is None or ("model_version" in winner and not catalog.owes(row.id)):
         return
-    if delivered:
+    delivered = tracker.close()
+    if delivered and "model_version" not in winner:
         try:
             with console.status("registering the winner in MLflow") if console.is_terminal else _nothing():
                 version = log_model(
@@ -203,6 +203,7 @@ def _hand_over(tracker: Tracker, catalog: Catalog, row: StudyRow, settings: Sett
             f"{tracker.last_error}; what it is owed is kept and delivered by the next: sweeper start",
             markup=False,
             highlight=False,
+            soft_wrap=True,
         )
 
 

@@ -8,12 +8,15 @@ before it is made.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import threading
 import time
+import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +79,7 @@ class Tracker:
     tags: Mapping[str, str]
     interval_seconds: float = 2.0
     last_error: str | None = None
+    _is_live: bool = False
     _client: MlflowClient | None = None
     _run_id: str | None = None
     _experiment_id: str | None = None
@@ -85,6 +89,7 @@ class Tracker:
 
     def start(self) -> None:
         """Begin to deliver in the background."""
+        self._is_live = True
         self._thread = threading.Thread(target=self._deliver_until_stopped, name="tracker", daemon=True)
         self._thread.start()
 
@@ -168,7 +173,8 @@ class Tracker:
             client = self.client
             known = self.catalog.study(self.study.name).run_id
             self._run_id = known or self._make_parent(client)
-            client.update_run(self._run_id, status="RUNNING")
+            if known is not None and self._is_live:
+                client.update_run(known, status="RUNNING")
         return self._run_id
 
     def _make_parent(self, client: MlflowClient) -> str:
@@ -284,7 +290,7 @@ def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Seque
 
     try:
         run_id = tracker._open_parent()
-        with mlflow.start_run(run_id=run_id):
+        with _mlflow_quiet(), mlflow.start_run(run_id=run_id):
             logged = mlflow.pyfunc.log_model(
                 name="model",
                 loader_module="trials.package",
@@ -301,6 +307,13 @@ def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Seque
     except Exception as error:
         raise _as_tracking_error(tracker.settings, error) from error
     return version
+
+
+@contextmanager
+def _mlflow_quiet() -> Iterator[None]:
+    """MLflow prints what it registers and wants an input example: neither is news to whoever runs a study."""
+    with redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore", category=UserWarning):
+        yield
 
 
 def _signature(package: Path) -> Any:

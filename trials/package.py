@@ -89,6 +89,24 @@ def model_with_weights(
     return model.eval()
 
 
+def describe_arrays(
+    folder: Path | str,
+) -> tuple[tuple[np.dtype[Any], tuple[int, ...]], tuple[np.dtype[Any], tuple[int, ...]]]:
+    """What :meth:`Predictor.predict` takes and gives: dtype and shape of one raw example, and of its probabilities.
+
+    Sides that may differ from picture to picture are -1.
+    """
+    description = json.loads((Path(folder) / PACKAGE).read_bytes())
+    preprocess = Preprocess.from_dict(description["preprocess"])
+    given: tuple[int, ...] = preprocess.shape
+    if preprocess.kind == "image":
+        channels, *sides = preprocess.shape
+        sides = [-1, -1] if preprocess.image_size is not None else sides
+        given = (*sides, channels) if channels > 1 else tuple(sides)
+    dtype = np.dtype(np.uint8 if preprocess.scale == 255.0 else np.float32)
+    return (dtype, given), (np.dtype(np.float32), (len(description["classes"]),))
+
+
 class Predictor:
     """What MLflow calls: raw examples in, probabilities out."""
 

@@ -24,7 +24,10 @@ def test_ties_do_not_depend_on_the_order_of_arrival() -> None:
 
 
 def test_gain_is_best_average_minus_best_single() -> None:
-    rows = rank([_row(0, "raw", 0.90), _row(1, "raw", 0.92), _row(0, "ema", 0.95), _row(1, "best_n", 0.93)], "validation.accuracy")
+    rows = rank(
+        [_row(0, "raw", 0.90), _row(1, "raw", 0.92), _row(0, "ema", 0.95), _row(1, "best_n", 0.93)],
+        "validation.accuracy",
+    )
     gain = gain_of_averaging(rows, "validation.accuracy")
     assert gain is not None
     assert (gain.best_single.trial, gain.best_average.kind) == (1, "ema")

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from math import prod
 
 import pytest
@@ -151,6 +152,16 @@ def _accuracy_after(model: nn.Module, splits: Splits, epochs: int) -> float:
     return float((logits.argmax(1) == splits.test.targets).float().mean())
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other on a busy machine make small steps ten times slower."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("model", [SmallConvnet(build="small_convnet"), SmallResnet(build="small_resnet")])
 def test_the_small_networks_learn_digits_within_fifteen_epochs(model: Model) -> None:
     splits = load_splits(Data(source="digits"), torch.device("cpu"))
