@@ -106,7 +106,11 @@ class RayWorkers:
         self._train, self._kept_limit_bytes = train, kept_limit_bytes
         ray = self._ray = _connect(section, address)
         have = ray.cluster_resources()
-        self._cpus, self._gpus, self.slots = _slots(section, have.get("CPU", 0.0), have.get("GPU", 0.0))
+        try:
+            self._cpus, self._gpus, self.slots = _slots(section, have.get("CPU", 0.0), have.get("GPU", 0.0))
+        except WorkersError:
+            ray.shutdown()
+            raise
         self._actor_class = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0)(Runner)
         self._idle: list[Any] = [self._new_actor() for _ in range(self.slots)]
         self._busy: dict[int, Any] = {}

@@ -203,11 +203,12 @@ def _fail(sweep: _Sweep, event: Failed) -> None:
         sweep.workers.submit(trial.job)  # it goes on from its newest whole checkpoint
         return
     del sweep.running[event.number]
+    reason = f"{event.reason} ({RETRIES + 1} times)" if event.lost else event.reason
     facts = {"traceback": event.traceback} if event.traceback else {}
-    sweep.catalog.end_trial(trial.row.id, "failed", reason=event.reason, facts=facts)
-    sweep.search.fail(event.number, event.reason)
-    sweep.progress.ended(event.number, "failed", None, event.reason)
-    sweep.failures.append(event.reason)
+    sweep.catalog.end_trial(trial.row.id, "failed", reason=reason, facts=facts)
+    sweep.search.fail(event.number, reason)
+    sweep.progress.ended(event.number, "failed", None, reason)
+    sweep.failures.append(reason)
     alike = len(set(sweep.failures)) == 1 and not sweep.ended_well
     if alike and len(sweep.failures) >= min(HOPELESS_FAILURES, sweep.study.search.trials):
-        raise StudyFailed(f"the first {len(sweep.failures)} trials all failed alike: {event.reason}")
+        raise StudyFailed(f"all trials so far ({len(sweep.failures)}) failed alike: {reason}")

@@ -146,10 +146,11 @@ def _train(
     from sweeper.search import Search
 
     paths = import_paths([study.path.parent, Path.cwd()])
+    view.note("opening the study's history")
     with closing(Search(study, settings.database_url)) as search:
         if not search.running() and search.asked >= study.search.trials:
             return
-        view.note("starting the workers")
+        view.note("starting the workers (a few seconds)")
         workers: Workers = (
             InProcessWorkers(train) if in_process else RayWorkers(study.workers, settings.ray_address, train)
         )

@@ -11,9 +11,12 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # deriving a seed loads no torch: the orchestrator does it for every trial
+    import torch
 
 
 def derive_seed(seed: int, *place: str | int) -> int:
@@ -28,6 +31,8 @@ def derive_seed(seed: int, *place: str | int) -> int:
 
 def generator(device: torch.device, seed: int, *place: str | int) -> torch.Generator:
     """A generator on ``device``, seeded for one place in the program."""
+    import torch
+
     return torch.Generator(device).manual_seed(derive_seed(seed, *place))
 
 
@@ -36,6 +41,8 @@ def seed_global_state(device: torch.device, seed: int, *place: str | int) -> Non
 
     Only the CPU and ``device`` are seeded, because only these are put back by :func:`kept_random_state`.
     """
+    import torch
+
     derived = derive_seed(seed, *place)
     torch.default_generator.manual_seed(derived)
     if device.type == "cuda":
@@ -48,6 +55,8 @@ def seed_global_state(device: torch.device, seed: int, *place: str | int) -> Non
 @contextlib.contextmanager
 def kept_random_state(device: torch.device) -> Iterator[None]:
     """Leave the random state of torch, numpy and ``random`` as it was found, on the CPU and on ``device``."""
+    import torch
+
     numpy_state, python_state = np.random.get_state(), random.getstate()
     devices = [device] if device.type == "cuda" else []
     try:

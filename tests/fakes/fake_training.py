@@ -25,12 +25,12 @@ def score(lr: float) -> float:
 
 
 def instant(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
-    """Ends well, unless told to stop."""
+    """Ends well, unless told to stop. Continued, it tells its newest epoch again, as the real one does."""
     top, epochs = score(recipe.train.optimizer.lr), recipe.train.epochs
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / "epochs"
     start = int(done.read_text()) if done.exists() else 0
-    for epoch in range(start + 1, epochs + 1):
+    for epoch in range(max(start, 1), epochs + 1):
         done.write_text(str(epoch))
         value = top * epoch / epochs
         if not report(_report(epoch, epochs, value)):

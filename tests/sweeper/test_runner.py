@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from fake_training import score
+
+from sweeper.runner import Completed, Failed, Job, Reported, Runner, Stopped, set_threads
+from trials.recipe import Recipe
+
+
+def _job(folder: Path, fakes: Path, lr: float = 0.1, epochs: int = 3) -> Job:
+    recipe = Recipe.model_validate(
+        {
+            "data": {"source": "digits"},
+            "model": {"build": "linear"},
+            "train": {"epochs": epochs, "optimizer": {"name": "sgd", "lr": lr}},
+        }
+    )
+    return Job(0, recipe.model_dump_json(), str(folder), (str(fakes),))
+
+
+def test_a_trial_hands_its_events_out_one_at_a_time(tmp_path: Path, fakes: Path) -> None:
+    runner = Runner("fake_training:instant")
+    event, seen = runner.start(_job(tmp_path, fakes)), []
+    while isinstance(event, Reported):
+        seen.append((event.report.epoch, event.report.metrics["validation.accuracy"]))
+        event = runner.advance(True)
+    assert seen == [(epoch, score(0.1) * epoch / 3) for epoch in (1, 2, 3)]
+    assert isinstance(event, Completed)
+    assert [file.kind for file in event.result.weights] == ["ema", "raw"]
+    runner.close()
+
+
+def test_a_trial_told_to_stop_stops_there(tmp_path: Path, fakes: Path) -> None:
+    runner = Runner("fake_training:instant")
+    runner.start(_job(tmp_path, fakes))
+    runner.advance(True)
+    assert isinstance(runner.advance(False), Stopped)
+    assert (tmp_path / "epochs").read_text() == "2"
+    runner.close()
+
+
+def test_what_a_trial_raises_becomes_one_line_and_the_runner_lives_on(tmp_path: Path, fakes: Path) -> None:
+    runner = Runner("fake_training:always_raises")
+    for _ in range(2):
+        event = runner.start(_job(tmp_path, fakes))
+        assert isinstance(event, Failed)
+        assert event.reason == "ValueError: no such column: 'price'"
+        assert not event.lost
+        assert "in always_raises" in event.traceback
+    runner.close()
+
+
+def test_a_function_that_is_not_there_is_a_failed_trial(tmp_path: Path, fakes: Path) -> None:
+    runner = Runner("no_such_module:train")
+    event = runner.start(_job(tmp_path, fakes))
+    assert isinstance(event, Failed)
+    assert event.reason == "ModuleNotFoundError: No module named 'no_such_module'"
+    runner.close()
+
+
+def test_threads_are_set_for_each_trial() -> None:
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 1):
+            set_threads(threads)
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
