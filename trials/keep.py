@@ -116,7 +116,7 @@ def _early_stop_note(recipe: Recipe, history: History) -> str:
 
 
 def _best_n_note(metric: str, metrics: dict[str, float], best: WeightsFile, count: int) -> str:
-    digits = accuracy_digits(count) + 1
+    digits = accuracy_digits(count) + 1 if metric == "validation.accuracy" else 4
     return (
         f"best_n not kept: its {metric} of {metrics[metric]:.{digits}f} is worse than "
         f"the {best.metrics[metric]:.{digits}f} of {best.kind}"

@@ -53,8 +53,10 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     left as it was. Raises :class:`TrialError` for a folder that is no package, or whose weights were changed, and
     :class:`ModelError` when the model cannot be built.
 
-    >>> model, preprocess = load_model("my-model")  # doctest: +SKIP
-    >>> model(preprocess(images)).softmax(dim=1)  # doctest: +SKIP
+    In use, with images as the data source gave them::
+
+        model, preprocess = load_model("my-model")
+        probabilities = model(preprocess(images)).softmax(dim=1)
     """
     source = Path(folder)
     for name in (WEIGHTS, RECIPE, PACKAGE):

@@ -90,11 +90,9 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
 
 def on_model_device(model: nn.Module, device: torch.device, input_shape: tuple[int, ...]) -> nn.Module:
-    """The model on ``device``; for images on a GPU with channels last, the layout in which convolutions are fastest."""
+    """The model on ``device``; for images with channels last, in which convolutions are fastest (also on a CPU)."""
     model = model.to(device)
-    if device.type == "cuda" and len(input_shape) == 3:
-        return model.to(memory_format=torch.channels_last)
-    return model
+    return model.to(memory_format=torch.channels_last) if len(input_shape) == 3 else model
 
 
 def _begin(recipe: Recipe, splits: Splits, device: torch.device) -> Fitting:

@@ -35,9 +35,7 @@ def on_device(tensor: Tensor, device: torch.device) -> Tensor:
 def model_inputs(raw: Tensor, preprocess: Preprocess, device: torch.device) -> Tensor:
     """Raw inputs (N, *shape), on any device, as the model takes them: normalised, on ``device``, in its best layout."""
     inputs = preprocess.normalise(on_device(raw, device))
-    if inputs.ndim == 4 and device.type == "cuda":
-        return inputs.contiguous(memory_format=torch.channels_last)
-    return inputs
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
 
 
 def evaluate(

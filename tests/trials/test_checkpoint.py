@@ -1,0 +1,222 @@
+"""Writes are whole: after a kill at any moment the folder holds one consistent state, the old one or the new one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from trials.checkpoint import Checkpoint, TrialFolder, write_weights, write_whole
+from trials.errors import TrialError
+from trials.recipe import Recipe
+from trials.result import TrialResult, WeightsFile
+
+BEST_COUNT = 2
+
+
+def checkpoint_of(epoch: int, size: int = 64) -> Checkpoint:
+    """A state in which every part says of which epoch it is, and which epochs' weights it needs."""
+    value = torch.full((size,), float(epoch))
+    state = {"epoch": epoch, "momentum": value.clone(), "needs": needed(epoch), "note": None, "rates": [0.1, 0.2]}
+    return Checkpoint(epoch, {"weight": value}, {"weight": value + 0.5}, state)
+
+
+def needed(epoch: int) -> list[int]:
+    """The multiples of three are the best epochs: they come and go, and are not always the newest."""
+    return [number for number in range(epoch, 0, -1) if number % 3 == 0][:BEST_COUNT]
+
+
+def save(folder: TrialFolder, epoch: int, size: int = 64) -> None:
+    folder.save(checkpoint_of(epoch, size), best=needed(epoch), best_ema=needed(epoch)[:1])
+
+
+def assert_whole(folder: TrialFolder) -> int:
+    """The epoch of the newest state, all parts of which agree; 0 if there is none yet."""
+    found = folder.newest_checkpoint()
+    if found is None:
+        return 0
+    assert found.ema is not None
+    for part, offset in ((found.model["weight"], 0.0), (found.ema["weight"], 0.5), (found.state["momentum"], 0.0)):
+        assert (part == found.epoch + offset).all()
+    assert found.state["epoch"] == found.epoch
+    for number in found.state["needs"]:
+        assert (load_file(folder.best_weights(number))["weight"] == number).all()
+    for number in found.state["needs"][:1]:
+        assert (load_file(folder.best_weights(number, "ema"))["weight"] == number + 0.5).all()
+    return found.epoch
+
+
+def files(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def test_only_the_newest_checkpoint_and_the_needed_weights_stay(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    for epoch in range(1, 11):
+        save(folder, epoch)
+        assert assert_whole(folder) == epoch
+    assert files(tmp_path) == {
+        "checkpoints/epoch-0010/model.safetensors",
+        "checkpoints/epoch-0010/ema.safetensors",
+        "checkpoints/epoch-0010/state.pt",
+        "best/epoch-0009.safetensors",
+        "best/epoch-0006.safetensors",
+        "best/ema-0009.safetensors",
+    }
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing in the code under test may catch it and tidy up."""
+
+
+def count_down(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """Die at the ``moment``-th call of any of the functions that change what is on the disk."""
+    calls = 0
+
+    def dying(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **keywords: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == moment:
+                raise Killed
+            return real(*args, **keywords)
+
+        return call
+
+    for owner, names in ((os, ("fsync", "unlink", "rmdir", "rename", "replace", "mkdir")), (Path, ("open",))):
+        for name in names:
+            monkeypatch.setattr(owner, name, dying(getattr(owner, name)))
+
+
+@pytest.mark.parametrize("epoch", [1, 6, 9])
+def test_a_kill_before_any_single_change_to_the_disk_leaves_a_whole_state(tmp_path: Path, epoch: int) -> None:
+    """Every moment, one by one, of the first save, of one that keeps new weights, and of one that drops old ones."""
+    for before in range(1, epoch):
+        save(TrialFolder(tmp_path / "before"), before)
+    (tmp_path / "before").mkdir(exist_ok=True)
+    moment, finished = 0, False
+    while not finished:
+        moment += 1
+        folder = TrialFolder(tmp_path / str(moment))
+        shutil.copytree(tmp_path / "before", folder.root)
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            count_down(monkeypatch, moment)
+            try:
+                save(folder, epoch)
+                finished = True
+            except Killed:
+                pass
+        assert assert_whole(folder) in ({epoch} if finished else {epoch - 1, epoch})
+        folder.remove_leftovers()
+        assert not list(folder.root.rglob("*.tmp"))
+        for later in range(assert_whole(folder) + 1, epoch + 2):
+            save(folder, later)
+        assert assert_whole(folder) == epoch + 1
+        assert len(files(folder.root)) == 3 + len(needed(epoch + 1)) + len(needed(epoch + 1)[:1])
+    assert moment > 10
+
+
+def _write_until_killed(root: str, ready: Any) -> None:
+    folder = TrialFolder(root)
+    folder.remove_leftovers()
+    epoch = assert_whole(folder)
+    while True:
+        epoch += 1
+        save(folder, epoch, size=200_000)
+        ready.set()
+
+
+def test_a_killed_process_leaves_a_whole_state(tmp_path: Path) -> None:
+    """kill -9 at random moments of a process that does nothing but write, which then goes on from there."""
+    killable = multiprocessing.get_context("forkserver")
+    killable.set_forkserver_preload(["torch", "trials.checkpoint"])
+    moments = random.Random(0)
+    folder, epochs = TrialFolder(tmp_path), [0]
+    for _ in range(8):
+        ready = killable.Event()
+        process = killable.Process(target=_write_until_killed, args=(str(tmp_path), ready))
+        process.start()
+        assert ready.wait(timeout=120)
+        time.sleep(moments.uniform(0.02, 0.25))
+        assert process.is_alive()
+        process.kill()
+        process.join()
+        epochs.append(assert_whole(folder))
+    assert epochs == sorted(set(epochs))
+
+
+def test_state_is_read_without_running_code_from_it(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+            return (Path(tmp_path / "ran").touch, ())
+
+    folder = TrialFolder(tmp_path)
+    folder.save(Checkpoint(1, {}, None, {"planted": Hostile()}), best=())
+    with pytest.raises(Exception, match=r"[Ww]eights.only"):
+        folder.newest_checkpoint()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "deep" / "file", b"old")
+    count_down(monkeypatch, 2)  # opened, but not synced
+    with pytest.raises(Killed):
+        write_whole(tmp_path / "deep" / "file", b"new")
+    monkeypatch.undo()
+    assert (tmp_path / "deep" / "file").read_bytes() == b"old"
+    write_whole(tmp_path / "deep" / "file", b"new")
+    assert (tmp_path / "deep" / "file").read_bytes() == b"new"
+    assert files(tmp_path) == {"deep/file"}
+
+
+def test_tied_and_channels_last_weights_come_back_as_they_were(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1))
+    model[1].weight = model[0].weight
+    model = model.to(memory_format=torch.channels_last)
+    write_weights(tmp_path / "weights.safetensors", model.state_dict())
+    weights = load_file(tmp_path / "weights.safetensors")
+    assert weights.keys() == model.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(weights[name], value)
+
+
+def recipe_of(**train: Any) -> Recipe:
+    return Recipe.model_validate({"data": {"source": "digits"}, "model": {"build": "mlp"}, "train": train})
+
+
+def test_a_folder_belongs_to_one_recipe_and_the_difference_is_named(tmp_path: Path) -> None:
+    first = recipe_of(epochs=3, ema={"decay": 0.9})
+    folder = TrialFolder(tmp_path)
+    folder.claim(first)
+    folder.claim(recipe_of(epochs=3, ema={"decay": 0.9}))
+    with pytest.raises(TrialError) as caught:
+        folder.claim(recipe_of(epochs=4))
+    message = str(caught.value)
+    assert "train.epochs: 3 there, 4 here" in message
+    assert 'train.ema: {"decay": 0.9, "warmup": true} there, null here' in message
+    assert str(tmp_path / "recipe.json") in message
+    assert "\n" not in message
+    assert Recipe.model_validate_json(folder.recipe.read_bytes()) == first
+
+
+def test_finishing_keeps_the_result_and_drops_the_training_state(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    assert folder.read_result() is None
+    save(folder, 3)
+    kept = WeightsFile(kind="raw", path="weights/raw.safetensors", metrics={}, epoch=3, bytes=1, sha256="0")
+    result = TrialResult(
+        epochs=3, weights=(kept,), parameters=1, seconds=0.1, device="cpu", peak_memory_bytes=0, notes=("a note",)
+    )
+    folder.finish(result)
+    assert folder.read_result() == result
+    assert files(tmp_path) == {"result.json"}

@@ -1,0 +1,145 @@
+"""A package predicts from raw examples exactly as the trial's own model does, in another process too."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trials.checkpoint import write_weights
+from trials.data import Preprocess, Splits, load_splits
+from trials.errors import TrialError
+from trials.model.build import build_model
+from trials.package import _load_pyfunc, load_model, write_package
+from trials.recipe import Recipe
+
+CPU = torch.device("cpu")
+ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def make(folder: Path, arrays: dict[str, np.ndarray], model: dict[str, Any]) -> tuple[Path, Splits, torch.nn.Module]:
+    """A package of an untrained model with batch norm statistics that matter."""
+    np.savez(folder / "data.npz", **arrays)
+    recipe = Recipe.model_validate({"data": {"source": f"npz:{folder / 'data.npz'}"}, "model": model})
+    splits = load_splits(recipe.data, CPU)
+    torch.manual_seed(1)
+    net = build_model(recipe.model, splits.preprocess.shape, len(splits.classes))
+    net(splits.preprocess.normalise(splits.train.inputs))
+    write_weights(folder / "weights.safetensors", net.state_dict())
+    write_package(folder / "package", recipe, folder / "weights.safetensors", splits)
+    return folder / "package", splits, net.eval()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> tuple[Path, Splits, torch.nn.Module, np.ndarray]:
+    images = np.random.default_rng(0).integers(0, 256, (40, 9, 8, 3), dtype=np.uint8)
+    arrays = {"x": images, "y": np.arange(40) % 2, "classes": np.array(["cat", "dog"])}
+    return *make(tmp_path, arrays, {"build": "small_convnet", "width": 4, "dropout": 0.5}), images
+
+
+@pytest.fixture
+def features(tmp_path: Path) -> tuple[Path, Splits, torch.nn.Module, np.ndarray]:
+    table = np.random.default_rng(0).normal(5, 3, (40, 6)).astype(np.float32)
+    return *make(tmp_path, {"x": table, "y": np.arange(40) % 3}, {"build": "mlp", "width": 8, "dropout": 0.5}), table
+
+
+def expected(splits: Splits, net: torch.nn.Module, raw: np.ndarray) -> np.ndarray:
+    """Probabilities by hand: scale, mean and std of the splits, the model, softmax."""
+    tensor = torch.from_numpy(raw).double()
+    preprocess = splits.preprocess
+    mean, std = torch.tensor(preprocess.mean).double(), torch.tensor(preprocess.std).double()
+    tensor = (tensor / preprocess.scale - mean) / std
+    if raw.ndim == 4:
+        tensor = tensor.permute(0, 3, 1, 2)
+    with torch.no_grad():
+        logits = net(tensor.float()).double()
+    found: np.ndarray = (logits.exp() / logits.exp().sum(1, keepdim=True)).numpy()
+    return found
+
+
+def test_a_loaded_model_gives_the_numbers_of_the_one_that_was_saved(
+    pictures: tuple[Path, Splits, torch.nn.Module, np.ndarray],
+) -> None:
+    folder, splits, net, images = pictures
+    model, preprocess = load_model(folder)
+    assert not model.training
+    assert isinstance(preprocess, Preprocess)
+    assert preprocess == splits.preprocess
+    with torch.no_grad():
+        found = model(preprocess(images)).softmax(1).numpy()
+    np.testing.assert_allclose(found, expected(splits, net, images), rtol=1e-4, atol=1e-6)
+
+
+def test_loading_leaves_the_callers_random_state_alone(
+    pictures: tuple[Path, Splits, torch.nn.Module, np.ndarray],
+) -> None:
+    before = torch.get_rng_state()
+    load_model(pictures[0])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_mlflow_predicts_float32_probabilities_from_raw_pictures(
+    pictures: tuple[Path, Splits, torch.nn.Module, np.ndarray],
+) -> None:
+    folder, splits, net, images = pictures
+    predictor = _load_pyfunc(str(folder))
+    for given in (images, list(images), pd.DataFrame({"picture": list(images)})):
+        found = predictor.predict(given, params=None)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected(splits, net, images), rtol=1e-4, atol=1e-6)
+
+
+def test_mlflow_predicts_from_tables(features: tuple[Path, Splits, torch.nn.Module, np.ndarray]) -> None:
+    folder, splits, net, table = features
+    predictor = _load_pyfunc(str(folder))
+    for given in (table, table.tolist(), pd.DataFrame(table)):
+        np.testing.assert_allclose(predictor.predict(given), expected(splits, net, table), rtol=1e-4, atol=1e-6)
+
+
+def test_plain_python_elsewhere_reads_it(
+    tmp_path: Path, features: tuple[Path, Splits, torch.nn.Module, np.ndarray]
+) -> None:
+    folder, splits, net, table = features
+    np.save(tmp_path / "table.npy", table)
+    script = """
+import sys, json, numpy
+from trials import load_model
+model, preprocess = load_model(sys.argv[1])
+print(json.dumps(model(preprocess(numpy.load(sys.argv[2]))).softmax(1).tolist()))
+"""
+    command = [sys.executable, "-c", script, str(folder), str(tmp_path / "table.npy")]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=ONE_THREAD).stdout
+    np.testing.assert_allclose(json.loads(output), expected(splits, net, table), rtol=1e-4, atol=1e-6)
+
+
+def test_the_folder_says_what_it_holds(pictures: tuple[Path, Splits, torch.nn.Module, np.ndarray]) -> None:
+    folder, splits, net, _ = pictures
+    assert {path.name for path in folder.iterdir()} == {"weights.safetensors", "recipe.json", "package.json"}
+    description = json.loads((folder / "package.json").read_bytes())
+    assert description["classes"] == ["cat", "dog"]
+    assert description["input_shape"] == [3, 9, 8]
+    assert description["data_sha256"] == splits.digest
+    assert description["versions"]["torch"] == torch.__version__
+    assert load_file(folder / "weights.safetensors").keys() == net.state_dict().keys()
+
+
+def test_what_is_missing_or_changed_is_named(
+    tmp_path: Path, pictures: tuple[Path, Splits, torch.nn.Module, np.ndarray]
+) -> None:
+    folder = pictures[0]
+    with pytest.raises(TrialError, match=r"no weights\.safetensors found, expected a folder written by"):
+        load_model(tmp_path / "nowhere")
+    content = bytearray((folder / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "weights.safetensors").write_bytes(content)
+    with pytest.raises(TrialError, match="SHA-256 differs"):
+        load_model(folder)

@@ -1,0 +1,74 @@
+"""A score is what a trial itself found on the selection split, and a brute-force count on the test split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from trials import Recipe, run_trial
+from trials.checkpoint import write_weights
+from trials.data import load_splits
+from trials.errors import TrialError
+from trials.fit.evaluate import wilson_interval
+from trials.model.build import build_model
+from trials.score import score_weights
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    generator = np.random.default_rng(0)
+    table = generator.normal(0, 1, (300, 4)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=table, y=(table[:, 0] + 0.5 * generator.normal(0, 1, 300) > 0).astype(int))
+    return Recipe.model_validate(
+        {
+            "data": {"source": f"npz:{tmp_path / 'data.npz'}"},
+            "model": {"build": "mlp", "width": 8, "dropout": 0.3},
+            "train": {"epochs": 2, "batch_size": 16, "optimizer": {"name": "adam", "lr": 0.01}, "ema": {}},
+        }
+    )
+
+
+def test_the_selection_score_is_the_trials_own(tmp_path: Path, recipe: Recipe) -> None:
+    result = run_trial(recipe, tmp_path / "trial", device="cpu")
+    for kept in result.weights:
+        score = score_weights(recipe, tmp_path / "trial" / kept.path, "selection", "cpu")
+        assert score["selection.loss"] == kept.metrics["validation.loss"]
+        assert score["selection.accuracy"] == kept.metrics["validation.accuracy"]
+
+
+def test_the_test_score_is_a_count_over_the_test_split_with_its_interval(tmp_path: Path, recipe: Recipe) -> None:
+    result = run_trial(recipe, tmp_path / "trial", device="cpu")
+    path = tmp_path / "trial" / result.weights[0].path
+    splits = load_splits(recipe.data, torch.device("cpu"))
+    model = build_model(recipe.model, (4,), 2).eval()
+    model.load_state_dict(load_file(path))
+    correct = sum(
+        int(model(splits.preprocess.normalise(row[None])).argmax()) == int(target)
+        for row, target in zip(splits.test.inputs, splits.test.targets, strict=True)
+    )
+    count = len(splits.test)
+    low, high = wilson_interval(correct, count)
+    score = score_weights(recipe, path, "test", "cpu")
+    assert score.pop("test.loss") > 0
+    assert score == {
+        "test.accuracy": correct / count,
+        "test.accuracy.low": low,
+        "test.accuracy.high": high,
+        "test.count": count,
+    }
+
+
+def test_weights_that_are_missing_broken_or_of_another_model_are_named(tmp_path: Path, recipe: Recipe) -> None:
+    with pytest.raises(TrialError, match=r"nowhere\.safetensors: cannot be read as weights"):
+        score_weights(recipe, tmp_path / "nowhere.safetensors", "test", "cpu")
+    (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 5)
+    with pytest.raises(TrialError, match=r"broken\.safetensors: cannot be read as weights"):
+        score_weights(recipe, tmp_path / "broken.safetensors", "test", "cpu")
+    write_weights(tmp_path / "other.safetensors", {"weight": torch.zeros(2)})
+    with pytest.raises(TrialError, match="mlp: these weights are of another model") as caught:
+        score_weights(recipe, tmp_path / "other.safetensors", "test", "cpu")
+    assert "\n" not in str(caught.value)
