@@ -23,6 +23,9 @@ from trials.recipe import Average, Count, Data, Model, NotNegative, Positive, Se
 SECTIONS = ("data", "model", "train", "average")
 """The sections of a recipe, in which ranges may stand."""
 
+SPLIT_KEYS = ("source", "arguments", "validation", "test", "seed", "image_size")
+"""What decides the selection and test splits: one value for the whole study."""
+
 FILES = ("npz", "folder")
 """The kinds of source that are followed by a path."""
 
@@ -178,7 +181,7 @@ def load_study(path: str | Path) -> Study:
     ranges = RangeReader(document)
     space = ranges.space(SECTIONS)
     files, faults = validate(StudyFile, document, space)
-    faults += _source_faults(document, space)
+    faults += [*_source_faults(document, space), *_split_faults(document, space)]
     silenced = {dotted(at) for at in ranges.broken} | {fault.path for fault in document.faults}
     faults = [fault for fault in faults if fault.path not in silenced] + [*document.faults, *ranges.faults]
     max_epochs = max((file.train.epochs for file in files), default=0)
@@ -244,6 +247,28 @@ def _source_faults(document: Document, space: Space) -> Iterator[Fault]:
             yield document.fault(decision.origins["data", "source"], message + near(source, ["digits"]))
 
 
+def _split_faults(document: Document, space: Space) -> Iterator[Fault]:
+    """Trials scored on different examples cannot be compared, and one's training data could be another's test data."""
+    first: dict[str, Any] | None = None
+    refused: set[str] = set()
+    for decision in variants(space):
+        data = decision.sections.get("data")
+        if not isinstance(data, dict):
+            continue
+        said = {key: data.get(key) for key in SPLIT_KEYS}
+        first = said if first is None else first
+        for key in SPLIT_KEYS:
+            if said[key] != first[key] and key not in refused:
+                refused.add(key)
+                message = "found a range, expected one value: trials are compared on one selection split"
+                yield document.fault(_nearest(decision.origins, ("data", key)), message)
+
+
+def _nearest(origins: dict[tuple[str | int, ...], tuple[str | int, ...]], path: tuple[str, ...]) -> Any:
+    """Where ``path`` stands in the file, or else the section it would stand in."""
+    return next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), path[:1])
+
+
 def _pruner_faults(document: Document, pruner: Pruner, max_epochs: int) -> Iterator[Fault]:
     if isinstance(pruner, Asha | Hyperband) and pruner.min_epochs > max_epochs:
         expected = f"at most the epochs of a trial, {max_epochs}"
@@ -253,15 +278,13 @@ def _pruner_faults(document: Document, pruner: Pruner, max_epochs: int) -> Itera
 def _with_absolute_sources(sections: dict[str, Tree], folder: Path) -> dict[str, Tree]:
     """The sections with `npz:` and `folder:` paths taken from the study file's folder."""
 
-    def absolute(tree: Tree) -> Tree:
-        if isinstance(tree, Choice):
-            return replace(tree, options=tuple(absolute(option) for option in tree.options))
-        kind, _, place = tree.partition(":")
-        return f"{kind}:{(folder / Path(place).expanduser()).resolve()}" if kind in FILES else tree
-
     def data(tree: Tree) -> Tree:
         if isinstance(tree, Choice):
             return replace(tree, options=tuple(data(option) for option in tree.options))
-        return {**tree, "source": absolute(tree["source"])}
+        source = tree["source"]
+        while isinstance(source, Choice):  # of one option: more have been refused
+            source = source.options[0]
+        kind, _, place = source.partition(":")
+        return {**tree, "source": f"{kind}:{(folder / Path(place).expanduser()).resolve()}"} if kind in FILES else tree
 
     return {**sections, "data": data(sections["data"])}

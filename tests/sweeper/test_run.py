@@ -150,7 +150,7 @@ def test_a_diverged_trial_fails_with_its_reason_and_the_study_goes_on(bench: Ben
 
 
 def test_a_study_whose_trials_all_fail_alike_is_stopped(bench: Bench, write_study: WriteStudy) -> None:
-    with pytest.raises(StudyFailed, match="all trials so far \(3\) failed alike: ValueError: no such column: 'price'"):
+    with pytest.raises(StudyFailed, match=r"all trials so far \(3\) failed alike: ValueError: no such column: 'price'"):
         bench.run(write_study(trials=20), train="always_raises")
     catalog = bench.catalog()
     trials = catalog.trials(catalog.study("small").id)

@@ -56,7 +56,7 @@ def test_the_example_studies_are_accepted(path: Path) -> None:
         HEAD + "train: {optimizer: {name: {choice: [adam, adamw]}, lr: {log: [0.001, 0.1]}}}\n",
         HEAD + "train: {choice: [{epochs: 3}, {epochs: {int: [4, 5]}}]}\n",
         HEAD + "search: {pruner: {name: asha, reduction: 2}, start_with: [{}]}\nworkers: {gpus: 0.5}\n",
-        "study: s\ndata: {source: {choice: [digits, 'npz:a.npz']}}\nmodel: {choice: [{build: mlp}, {build: a.b:c}]}\n",
+        "study: s\ndata: {source: 'npz:a.npz'}\nmodel: {choice: [{build: mlp}, {build: a.b:c}]}\n",
         "study: s\ndata: {source: digits, augment: [{choice: [random_crop, horizontal_flip]}]}\nmodel: {build: mlp}\n",
         "study: s\ndata: {source: digits, augment: {choice: [[], [random_crop]]}}\nmodel: {build: linear}\n",
         "study: s\ndata: {source: digits}\nmodel: {build: a.b:c, arguments: {log: true, widths: {choice: [1, [2]]}}}\n",

@@ -137,7 +137,7 @@ study: ../x
 sede: 0
 data:
   source: digts
-  validation: {uniform: [0.0, 0.5]}
+  validation: 0.0
   augment: [random_crop, flip]
   mix: {choice: [none, mixupp]}
   mix: none
@@ -176,7 +176,7 @@ average: {best_n: 3, soup: greedy}
         "average; did you mean 'seed'?",
         "study.yaml:4:11: data.source: found 'digts', expected digits, npz:PATH, folder:PATH or module:function; "
         "did you mean 'digits'?",
-        "study.yaml:5:15: data.validation: found {uniform: [0.0, 0.5]}, expected a number > 0 and < 1",
+        "study.yaml:5:15: data.validation: found 0.0, expected a number > 0 and < 1",
         "study.yaml:6:26: data.augment[1]: found 'flip', expected random_crop or horizontal_flip",
         "study.yaml:7:24: data.mix.choice[1]: found 'mixupp', expected none, mixup or cutmix; did you mean 'mixup'?",
         "study.yaml:8:3: data.mix: found the key again (first on line 7), expected it once",
@@ -292,6 +292,16 @@ average: {best_n: 3, soup: greedy}
             "study.yaml:4:22: search.start_with: found {}, expected a list, each item a section",
         ),
         (
+            MINIMAL.replace("digits}", "digits, validation: {uniform: [0.1, 0.2]}}"),
+            "study.yaml:2:36: data.validation: found a range, expected one value: trials are compared on one "
+            "selection split",
+        ),
+        (
+            MINIMAL.replace("{source: digits}", "{choice: [{source: digits}, {source: digits, seed: 1}]}"),
+            "study.yaml:2:58: data.choice[1].seed: found a range, expected one value: trials are compared on one "
+            "selection split",
+        ),
+        (
             MINIMAL + "recipe: {seed: 1}\n",
             "study.yaml:4:1: recipe: found unknown key 'recipe', expected study, seed, data, model, train, search, "
             "workers or average",
@@ -355,27 +365,26 @@ def test_the_digest_is_of_what_the_file_says() -> None:
     assert load(MINIMAL.replace("mlp", "linear")).digest != load(MINIMAL).digest
 
 
-def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("digits", "digits"),
+        ("npz:a.npz", "npz:{here}/deep/a.npz"),
+        ("folder:../b", "folder:{here}/b"),
+        ("npz:~/c.npz", "npz:/home/someone/c.npz"),
+        ("npz:/d.npz", "npz:/d.npz"),
+        ("a.b:c", "a.b:c"),
+    ],
+)
+def test_paths_are_taken_from_the_folder_of_the_file(
+    written: str, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.chdir(tmp_path)
     Path("deep").mkdir()
-    text = MINIMAL.replace(
-        "digits", "{choice: [digits, 'npz:a.npz', 'folder:../b', 'npz:~/c.npz', 'npz:/d.npz', a.b:c]}"
-    )
-    Path("deep/study.yaml").write_text(text)
-    study = load_study("deep/study.yaml")
-    sources = study.space.parameters[0].distribution
-    assert isinstance(sources, Choice)
-    assert sources.labels == ("digits", "npz:a.npz", "folder:../b", "npz:~/c.npz", "npz:/d.npz", "a.b:c")
-    assert [
-        study.space.decide(lambda _, label=label: label).sections["data"]["source"] for label in sources.labels
-    ] == [
-        "digits",
-        f"npz:{tmp_path}/deep/a.npz",
-        f"folder:{tmp_path}/b",
-        "npz:/home/someone/c.npz",
-        "npz:/d.npz",
-        "a.b:c",
-    ]
+    Path("deep/study.yaml").write_text(MINIMAL.replace("digits", f"'{written}'"))
+    sections = load_study("deep/study.yaml").space.decide(lambda _: None).sections
+    assert sections["data"]["source"] == read.format(here=tmp_path)
 
 
 @pytest.mark.parametrize(
