@@ -17,12 +17,18 @@ class History:
     recipe: Recipe
     metrics: list[dict[str, float]] = field(default_factory=list)
     """One entry an epoch, by the names of an epoch report."""
-    seconds: float = 0.0
+    epoch_seconds: list[float] = field(default_factory=list)
+    """Wall time of each epoch."""
 
     @property
     def epochs(self) -> int:
         """Epochs trained so far."""
         return len(self.metrics)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, over all interruptions."""
+        return sum(self.epoch_seconds)
 
     @property
     def stopped_early(self) -> bool:

@@ -36,8 +36,9 @@ def run_trial(
 
     Continues from the folder's newest checkpoint if there is one, bit for bit as if it had never stopped; returns the
     result at once if the trial is finished. ``report`` hears of every epoch once its state is saved, and stops the
-    trial by answering ``False``. ``device`` is a GPU when there is one, unless said otherwise. The caller's random
-    state and torch's settings are left as they were.
+    trial by answering ``False``; a continued trial first tells its newest epoch again, lest a kill swallowed it.
+    ``device`` is a GPU when there is one, unless said otherwise. The caller's random state and torch's settings are
+    left as they were.
 
     Raises :class:`TrialError` for a folder that belongs to another recipe, :class:`DataError`, :class:`ModelError`,
     :class:`Diverged`, :class:`OutOfMemory`, and :class:`Pruned` after a ``False``.
@@ -59,14 +60,16 @@ def run_trial(
         splits = load_splits(recipe.data, place)
         fitting = _begin(recipe, splits, place)
         history = _resume(where, recipe, fitting, splits.digest)
+        if history.epochs:
+            # A kill may have come between the newest checkpoint and its report.
+            _tell(report, history)
         while not history.over:
             started = time.perf_counter()
             _train_and_evaluate(recipe, fitting, splits, history)
-            _save(where, fitting, history, splits.digest, time.perf_counter() - started)
-            seconds = time.perf_counter() - started
-            history.seconds += seconds
-            if not report(_epoch_report(history, seconds)):
-                raise Pruned(history.epochs)
+            history.epoch_seconds.append(time.perf_counter() - started)
+            _save(where, fitting, history, splits.digest)
+            history.epoch_seconds[-1] = time.perf_counter() - started
+            _tell(report, history)
         started = time.perf_counter()
         weights, notes = keep_weights(where, recipe, fitting, splits, history)
         result = TrialResult(
@@ -118,7 +121,7 @@ def _resume(where: TrialFolder, recipe: Recipe, fitting: Fitting, data_digest: s
     if fitting.ema is not None and checkpoint.ema is not None:
         fitting.ema.model.load_state_dict(checkpoint.ema)
     fitting.load_state(state["fitting"])
-    return History(recipe, state["metrics"], state["seconds"])
+    return History(recipe, state["metrics"], state["epoch_seconds"])
 
 
 def _train_and_evaluate(recipe: Recipe, fitting: Fitting, splits: Splits, history: History) -> None:
@@ -146,11 +149,11 @@ def _train_and_evaluate(recipe: Recipe, fitting: Fitting, splits: Splits, histor
     history.metrics.append(metrics | leading)
 
 
-def _save(where: TrialFolder, fitting: Fitting, history: History, data_digest: str, seconds: float) -> None:
+def _save(where: TrialFolder, fitting: Fitting, history: History, data_digest: str) -> None:
     state = {
         "fitting": fitting.state(),
         "metrics": history.metrics,
-        "seconds": history.seconds + seconds,
+        "epoch_seconds": history.epoch_seconds,
         "data": data_digest,
     }
     ema = None if fitting.ema is None else fitting.ema.model.state_dict()
@@ -158,10 +161,17 @@ def _save(where: TrialFolder, fitting: Fitting, history: History, data_digest: s
     where.save(checkpoint, history.saved_epochs, history.saved_ema_epochs)
 
 
-def _epoch_report(history: History, seconds: float) -> EpochReport:
-    return EpochReport(
-        epoch=history.epochs, epochs=history.recipe.train.epochs, metrics=history.metrics[-1], seconds=seconds
-    )
+def _tell(report: Callable[[EpochReport], bool], history: History) -> None:
+    """Report the newest epoch; stop the trial if the answer is no."""
+    if not report(
+        EpochReport(
+            epoch=history.epochs,
+            epochs=history.recipe.train.epochs,
+            metrics=history.metrics[-1],
+            seconds=history.epoch_seconds[-1],
+        )
+    ):
+        raise Pruned(history.epochs)
 
 
 @contextlib.contextmanager

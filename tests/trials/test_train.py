@@ -143,7 +143,11 @@ def test_a_trial_killed_after_any_epoch_continues_bit_for_bit(
         result = run_trial(recipe, folder, after, "cpu")
         assert weights(folder) == weights(tmp_path / "whole")
         assert timeless(result) == timeless(expected)
-        heard = [(report.epoch, report.metrics) for report in [*before, *after]]
+        again, last = after[0], before[-1]
+        assert (again.epoch, again.metrics) == (last.epoch, last.metrics), (
+            "the newest epoch is told again: the kill may have swallowed it"
+        )
+        heard = [(report.epoch, report.metrics) for report in [*before, *after[1:]]]
         assert heard == [(report.epoch, report.metrics) for report in whole]  # none twice, none left out
 
 
@@ -188,7 +192,7 @@ def test_pruned_means_saved_and_stopped_and_can_go_on(tmp_path: Path, pictures: 
     assert (tmp_path / "pruned/checkpoints/epoch-0002/state.pt").exists()
     later = Reports()
     run_trial(recipe, tmp_path / "pruned", later, "cpu")
-    assert [report.epoch for report in later] == [3, 4]
+    assert [report.epoch for report in later] == [2, 3, 4]
 
 
 def test_another_recipe_and_changed_data_are_refused(tmp_path: Path, pictures: str) -> None:
@@ -229,6 +233,26 @@ def test_every_kept_file_is_worth_what_the_result_says_best_first(tmp_path: Path
     assert result.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert (result.epochs, result.device, result.peak_memory_bytes, result.skipped_steps) == (4, "cpu", 0, 0)
     assert result.seconds > 0
+
+
+def test_averages_carry_the_batch_norm_statistics_of_the_whole_training_split(tmp_path: Path, pictures: str) -> None:
+    """The twin: one training batch of all examples, as they are, through the kept weights."""
+    changes = {"average.batch_norm_samples": 1000, "train.optimizer.lr": 1.0, "train.schedule": {"name": "constant"}}
+    recipe, folder = recipe_of(pictures, changes), tmp_path / "trial"
+    result = run_trial(recipe, folder, device="cpu")
+    splits = load_splits(recipe.data, CPU)
+    for kept in (kept for kept in result.weights if kept.kind != "raw"):
+        twin = build_model(recipe.model, splits.preprocess.shape, 3).eval()
+        twin.load_state_dict(load_file(folder / kept.path))
+        for module in twin.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.train()
+                module.momentum = 1.0
+        with torch.no_grad():
+            twin(splits.preprocess.normalise(splits.train.inputs))
+        for name, value in load_file(folder / kept.path).items():
+            if name.endswith(("running_mean", "running_var")):
+                torch.testing.assert_close(value, twin.get_buffer(name), rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_a_report_names_raw_and_average_and_which_leads(tmp_path: Path, pictures: str) -> None:
@@ -392,5 +416,5 @@ def test_a_stopped_process_is_the_twin_of_a_stopped_report(
     monkeypatch.undo()
     reports = Reports()
     run_trial(recipe, tmp_path / "broken", reports, "cpu")
-    assert not reports
+    assert [report.epoch for report in reports] == [recipe.train.epochs], "only told again"
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
