@@ -181,7 +181,7 @@ def _named_out_of_memory(device: torch.device) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         words = str(error)
-        short = ("out of memory", "can't allocate memory", "not enough memory")
+        short = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in words for sign in short):
             raise OutOfMemory(
                 f"{device}: out of memory; lower train.batch_size (train.accumulate keeps the gradient the same) or "
