@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from sweeper.catalog import Catalog
+from sweeper.errors import StoreError, StudyError
+from sweeper.publish import check_digest, publish_winner, pull
+from sweeper.rank.leaderboard import rank
+from trials import Recipe, load_model, run_trial
+from trials.data import load_splits
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalog, Path]:
+    """A catalog that knows one real trial, trained below the study's folder."""
+    folder = tmp_path_factory.mktemp("study")
+    catalog = Catalog(f"sqlite:///{folder / 'a.db'}")
+    study = catalog.add_study("small", digest="d", text="", metric="validation.accuracy", trials_asked=1)
+    recipe = Recipe.model_validate(
+        {
+            "seed": 5,
+            "data": {"source": "digits"},
+            "model": {"build": "linear"},
+            "train": {"epochs": 2, "optimizer": {"name": "adam", "lr": 0.01}, "ema": {"decay": 0.9}},
+        }
+    )
+    result = run_trial(recipe, folder / "trials" / "0000", device="cpu")
+    trial = catalog.add_trial(study.id, 0, params={}, recipe=json.loads(recipe.model_dump_json()))
+    kept = [(file, f"trials/0000/{file.path}", file.metrics["validation.accuracy"]) for file in result.weights]
+    catalog.end_trial(trial.id, "complete", value=kept[0][2], weights=kept)
+    return catalog, folder
+
+
+def _publish(finished: tuple[Catalog, Path]) -> dict[str, object]:
+    catalog, folder = finished
+    study = catalog.study("small")
+    best = rank(catalog.weights(study.id), study.metric)[0]
+    return publish_winner(catalog, study, best, folder, file_folder=folder)
+
+
+def test_the_test_split_is_looked_at_once(finished: tuple[Catalog, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from trials import score
+
+    looks = []
+    real = score.score_weights
+    monkeypatch.setattr(score, "score_weights", lambda *a, **k: looks.append(a[2]) or real(*a, **k))
+    first = _publish(finished)
+    assert looks.count("test") == 1
+    assert _publish(finished) == first
+    assert looks.count("test") == 1, "a restart looks no second time"
+
+
+def test_what_is_pulled_is_worth_what_the_record_says(finished: tuple[Catalog, Path], tmp_path: Path) -> None:
+    catalog, folder = finished
+    record = _publish(finished)
+    assert pull(catalog, "small", folder, tmp_path / "best") == record
+
+    model, preprocess = load_model(tmp_path / "best")
+    recipe = Recipe.model_validate_json((tmp_path / "best" / "recipe.json").read_text())
+    test = load_splits(recipe.data, torch.device("cpu")).test
+    raw = test.inputs.permute(0, 2, 3, 1).squeeze(-1).numpy()
+    hits = int((model(preprocess(raw)).argmax(dim=1) == test.targets).sum())
+    scores = record["test"]
+    assert isinstance(scores, dict)
+    assert scores["test.accuracy"] == hits / len(test)
+    assert scores["test.accuracy.low"] < hits / len(test) < scores["test.accuracy.high"]
+    card = (tmp_path / "best" / "README.md").read_text()
+    assert f"| test | accuracy | {hits / len(test):.4f} |" in card
+    assert str(record["sha256"]) in card
+    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [
+        "README.md",
+        "package.json",
+        "recipe.json",
+        "weights.safetensors",
+    ]
+
+
+def test_a_folder_in_use_is_left_alone(finished: tuple[Catalog, Path], tmp_path: Path) -> None:
+    catalog, folder = finished
+    _publish(finished)
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "mine.txt").write_text("mine")
+    with pytest.raises(StudyError, match=r"best: exists and is not an empty folder; choose another with -o"):
+        pull(catalog, "small", folder, tmp_path / "best")
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["mine.txt"]
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StudyError, match="is not an empty folder"):
+        pull(catalog, "small", folder, tmp_path / "file")
+
+
+def test_a_study_without_a_winner_says_where_it_stands(tmp_path: Path) -> None:
+    catalog = Catalog(f"sqlite:///{tmp_path / 'a.db'}")
+    catalog.add_study("new", digest="d", text="", metric="validation.accuracy", trials_asked=1)
+    with pytest.raises(StudyError, match="study 'new' has no winner yet: it is stopped"):
+        pull(catalog, "new", tmp_path, tmp_path / "best")
+    catalog.close()
+
+
+def test_weights_that_changed_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "raw.safetensors"
+    path.write_bytes(b"weights")
+    check_digest(path, hashlib.sha256(b"weights").hexdigest())
+    path.write_bytes(b"weightz")
+    with pytest.raises(StoreError, match=r"raw\.safetensors: sha256 \w{12}\.\.\., expected \w{12}\.\.\."):
+        check_digest(path, hashlib.sha256(b"weights").hexdigest())
+    path.unlink()
+    with pytest.raises(StoreError, match="the catalog names these weights, but the file is gone"):
+        check_digest(path, "x")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sweeper.settings import load_settings, without_password
+
+
+def test_everything_lives_below_the_home(home: Path) -> None:
+    settings = load_settings()
+    assert settings.home == home
+    assert settings.database_url == f"sqlite:///{home}/sweeper.db"
+    assert settings.tracking_uri == f"sqlite:///{home}/mlflow.db"
+    assert settings.tracking_is_local
+    assert settings.trial_folder("digits", 7) == home / "studies" / "digits" / "trials" / "0007"
+    assert settings.ray_address is None
+
+
+def test_home_said_outright_wins(home: Path, tmp_path: Path) -> None:
+    assert load_settings(tmp_path / "other").home == tmp_path / "other"
+
+
+def test_the_default_is_a_folder_here(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SWEEPER_HOME")
+    monkeypatch.chdir(tmp_path)
+    assert load_settings().home == tmp_path / ".sweeper"
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_postgresql_is_reached_through_psycopg_3(scheme: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SWEEPER_DATABASE_URL", f"{scheme}://ada:secret@db:5432/sweeper")
+    assert load_settings().database_url == "postgresql+psycopg://ada:secret@db:5432/sweeper"
+
+
+def test_a_server_elsewhere_is_not_local(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
+    assert not load_settings().tracking_is_local
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("http://ada:secret@host:5000/x", "http://ada:***@host:5000/x"),
+        ("postgresql+psycopg://ada:p:a@db/s", "postgresql+psycopg://ada:***@db/s"),
+        ("sqlite:////home/a@b/x.db", "sqlite:////home/a@b/x.db"),
+        ("http://host:5000", "http://host:5000"),
+    ],
+)
+def test_passwords_are_hidden(url: str, shown: str) -> None:
+    assert without_password(url) == shown
