@@ -23,12 +23,16 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         from sweeper.errors import SweeperError
+        from trials.errors import TrialError
 
         try:
             return super().invoke(ctx)
         except SweeperError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
+        except TrialError as error:  # the winner's data or model cannot be had any more
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(1)
         except OSError as error:
             if error.filename is None and error.errno is None:
                 raise

@@ -152,15 +152,15 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
         if f"test.{metric}.low" in test:
             value += f" (95 % interval {test[f'test.{metric}.low']:.4f} to {test[f'test.{metric}.high']:.4f})"
         lines.append(f"winner: {winner['kind']} of trial {winner['trial']:04d}, {value}, looked at once")
-        lines.append(f"pull it:   sweeper pull {name} -o {name}-best{_home_option(settings)}")
+        lines.append(f"pull it:   sweeper pull {name} -o {name}-best{home_option(settings)}")
     if settings.tracking_is_local:
-        lines.append(f"browse it: sweeper ui{_home_option(settings)}")
+        lines.append(f"browse it: sweeper ui{home_option(settings)}")
     else:
         lines.append(f"browse it: {without_password(settings.tracking_uri)}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def _home_option(settings: Settings) -> str:
+def home_option(settings: Settings) -> str:
     """`--home`, where the place is not the one that the next command would look at by itself."""
     from sweeper.settings import load_settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import getpass
-import signal
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +16,7 @@ from sweeper import show
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.dispatch import InProcessWorkers, RayWorkers, import_paths
 from sweeper.errors import StudyError, StudyFailed, TrackingError
+from sweeper.interrupt import sigterm_as_interrupt
 from sweeper.lease import Lease
 from sweeper.provenance import git_state, host, versions
 from sweeper.publish import publish_winner, requirements
@@ -57,7 +58,7 @@ def start(path: Path, settings: Settings, console: Console, *, in_process: bool 
         row = _same_study(catalog, study)
         tracker = Tracker(settings, catalog, row, study.text, _tags(study))
         if row.state == "finished":
-            console.print(f"study {study.name!r} is finished; nothing to start", markup=False, highlight=False)
+            _say(console, f"study {study.name!r} is finished; nothing to start")
             _hand_over(tracker, catalog, row, settings, console)
             show.print_results(catalog, row.name, settings, console)
             return 0
@@ -105,7 +106,7 @@ def _run(
             board.see(trial.number, trial.value)
     state = "stopped"
     try:
-        with _sigterm_as_interrupt(), open_view(console, board) as view:
+        with sigterm_as_interrupt(), open_view(console, board) as view:
             tracker.start()
             _train(study, row, settings, catalog, view, in_process=in_process, train=train)
             view.note("ranking the weights kept, then one look at the test split with the winner")
@@ -120,7 +121,7 @@ def _run(
             state = "finished"
             catalog.set_study(row.id, state=state)
     except KeyboardInterrupt:
-        console.print(f"stopped; continue with: sweeper start {study.path}", markup=False, highlight=False)
+        _say(console, f"stopped; continue with: sweeper start {study.path}{show.home_option(settings)}")
         return STOPPED
     except StudyFailed:
         state = "failed"
@@ -146,6 +147,8 @@ def _train(
     from sweeper.search import Search
 
     paths = import_paths([study.path.parent, Path.cwd()])
+    # The winner is scored in this process, and may be a user's own `module:function`.
+    sys.path[:0] = [path for path in paths if path not in sys.path]
     view.note("opening the study's history")
     with closing(Search(study, settings.database_url)) as search:
         if not search.running() and search.asked >= study.search.trials:
@@ -200,12 +203,7 @@ def _hand_over(tracker: Tracker, catalog: Catalog, row: StudyRow, settings: Sett
         except TrackingError as error:
             tracker.last_error = str(error)
     if tracker.last_error is not None:
-        console.print(
-            f"{tracker.last_error}; what it is owed is kept and delivered by the next: sweeper start",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
+        _say(console, f"{tracker.last_error}; what it is owed is kept and delivered by the next: sweeper start")
 
 
 def _numbers(winner: dict[str, Any]) -> dict[str, float]:
@@ -229,18 +227,9 @@ def _tags(study: Study) -> dict[str, str]:
     }
 
 
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM stops a study just as ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _say(console: Console, line: str) -> None:
+    # Never wrapped: a line that names a command must still be one when it is copied.
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -184,7 +184,9 @@ class Tracker:
             run_id = str(found[0].info.run_id)
         else:
             tags = {**self.tags, "sweeper.study": self.study.name, "sweeper.role": "study"}
-            run = client.create_run(experiment_id, tags=tags, run_name=self.study.name)
+            # The study began before this thread came to make its run.
+            began_ms = int(self.study.created_at * 1000)
+            run = client.create_run(experiment_id, start_time=began_ms, tags=tags, run_name=self.study.name)
             run_id = str(run.info.run_id)
         client.log_text(run_id, self.study_text, "study.yaml")
         self.catalog.set_study(self.study.id, run_id=run_id)

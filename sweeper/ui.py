@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 import webbrowser
 from collections.abc import Callable
+from typing import IO
 
 from sweeper.errors import TrackingError
+from sweeper.interrupt import sigterm_as_interrupt
 from sweeper.settings import Settings, without_password
 
 HOST = "127.0.0.1"
@@ -45,12 +49,17 @@ def serve(settings: Settings, *, port: int | None, browse: bool, say: Callable[[
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(chosen), "--workers", "1"]
     command += ["--backend-store-uri", settings.tracking_uri, "--artifacts-destination", settings.artifacts.as_uri()]
     quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
-    with subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
+    with (
+        sigterm_as_interrupt(),
+        tempfile.TemporaryFile("w+") as log,  # a pipe that nobody reads would fill up and block the server
+        subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=log) as server,
+    ):
         try:
-            _wait_until_it_answers(server, url)
-            say(f"MLflow UI: {url}   (stop it with ctrl-C)")
+            _wait_until_it_answers(server, url, log)
+            page = _newest_study(url)
+            say(f"MLflow UI: {page}   (stop it with ctrl-C)")
             if browse:
-                webbrowser.open(url)
+                webbrowser.open(page)
             return server.wait()
         except KeyboardInterrupt:
             return 0
@@ -70,11 +79,12 @@ def _free_port(port: int | None) -> int:
     raise TrackingError(f"port {port or '5000 to 5099'} on {HOST} is taken; choose another with --port")
 
 
-def _wait_until_it_answers(server: subprocess.Popen[str], url: str) -> None:
+def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            last = (server.stderr.read() if server.stderr else "").strip().splitlines()[-1:]
+            log.seek(0)
+            last = log.read().strip().splitlines()[-1:]
             raise TrackingError(f"the MLflow server ended at once: {' '.join(last)}")
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=2):
@@ -82,3 +92,22 @@ def _wait_until_it_answers(server: subprocess.Popen[str], url: str) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     raise TrackingError(f"the MLflow server did not answer on {url} within {START_SECONDS:.0f} s")
+
+
+def _newest_study(url: str) -> str:
+    """The page of the newest study.
+
+    MLflow's own front page, and its experiments when opened from there, show pages for language model applications.
+    """
+    query = {"max_results": 1, "filter": "name != 'Default'", "order_by": ["creation_time DESC"]}
+    request = urllib.request.Request(
+        f"{url}/api/2.0/mlflow/experiments/search",
+        data=json.dumps(query).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=START_SECONDS) as answer:
+            found = json.load(answer).get("experiments", [])
+    except OSError:
+        return url  # the front page is better than no page
+    return f"{url}/#/experiments/{found[0]['experiment_id']}?workflowType=machine_learning" if found else url
