@@ -19,6 +19,8 @@ from sweeper.study import Workers as WorkersSection
 
 KEPT_LIMIT_BYTES = 1 << 30
 """A worker that holds this much more than after its first trial is replaced."""
+OBJECT_STORE_BYTES = 128 << 20
+"""Of a Ray of our own: only recipes and reports travel, and by default Ray takes a third of the memory."""
 
 
 class Workers(Protocol):
@@ -186,6 +188,7 @@ def _connect(section: WorkersSection, address: str | None) -> Any:
         address="local",
         num_cpus=budget,
         include_dashboard=False,
+        object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )

@@ -49,6 +49,8 @@ def serve(settings: Settings, *, port: int | None, browse: bool, say: Callable[[
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(chosen), "--workers", "1"]
     command += ["--backend-store-uri", settings.tracking_uri, "--artifacts-destination", settings.artifacts.as_uri()]
     quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+    # Its job runners serve GenAI evaluations: eight idle processes for us.
+    quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     with (
         sigterm_as_interrupt(),
         tempfile.TemporaryFile("w+") as log,  # a pipe that nobody reads would fill up and block the server
