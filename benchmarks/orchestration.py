@@ -51,6 +51,7 @@ def by_sweeper(trials: int, folder: Path) -> None:
     from sweeper.search import Search
     from sweeper.settings import load_settings
     from sweeper.study import load_study
+    from sweeper.study_folder import StudyFolder
     from sweeper.tracking import Tracker
     from sweeper.view import Scoreboard, open_view
 
@@ -65,7 +66,7 @@ def by_sweeper(trials: int, folder: Path) -> None:
     workers = RayWorkers(study.workers, train="benchmarks.objective:trivial")
     search = Search(study, settings.database_url)
     with open_view(Console(), Scoreboard(name, metric, trials, {})) as view:
-        run_study(study, row, search, workers, catalog, view, folder=settings.study_folder(name))
+        run_study(study, row, search, workers, catalog, view, folder=StudyFolder(settings.home, name))
     workers.close()
     tracker.close()
     tracker.end("FINISHED")

@@ -25,6 +25,8 @@ StudyState = Literal["running", "stopped", "finished", "failed"]
 TrialState = Literal["waiting", "running", "complete", "pruned", "failed"]
 ENDED: tuple[TrialState, ...] = ("complete", "pruned", "failed")
 
+KNOWN_URLS = "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+
 _schema = sa.MetaData()
 
 # Optuna keeps its tables in the same database, among them `studies` and `trials`: hence the prefix.
@@ -41,9 +43,12 @@ _studies = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("winner", sa.JSON(none_as_null=True)),
     sa.Column("run_id", sa.String(64)),
+    sa.Column("tracking_uri", sa.Text),
     sa.Column("owner", sa.String(64)),
     sa.Column("owner_host", sa.String(255)),
+    sa.Column("owner_machine", sa.String(255)),
     sa.Column("owner_pid", sa.Integer),
+    sa.Column("owner_pid_since", sa.Float),
     sa.Column("owner_since", sa.Float),
     sa.Column("heartbeat_at", sa.Float),
 )
@@ -62,6 +67,8 @@ _trials = sa.Table(
     sa.Column("started_at", sa.Float, nullable=False),
     sa.Column("ended_at", sa.Float),
     sa.Column("run_id", sa.String(64)),
+    sa.Column("described", sa.Boolean, nullable=False, default=False),
+    sa.Column("files_delivered", sa.Boolean, nullable=False, default=False),
     sa.Column("delivered", sa.Boolean, nullable=False, default=False, index=True),
     sa.UniqueConstraint("study_id", "number"),
 )
@@ -107,9 +114,13 @@ class StudyRow:
     created_at: float
     winner: dict[str, Any] | None
     run_id: str | None
+    tracking_uri: str | None
+    """Which MLflow ``run_id`` is of, without a password."""
     owner: str | None
     owner_host: str | None
+    owner_machine: str | None
     owner_pid: int | None
+    owner_pid_since: float | None
     owner_since: float | None
     heartbeat_at: float | None
 
@@ -130,7 +141,12 @@ class TrialRow:
     started_at: float
     ended_at: float | None
     run_id: str | None
+    described: bool
+    """Whether the tracker has heard of its recipe."""
+    files_delivered: bool
+    """Whether the tracker has its recipe as a file, and the traceback if it failed."""
     delivered: bool
+    """Whether the tracker has heard of its end."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +193,15 @@ class Catalog:
                 elif not path.exists():
                     # Looking must leave no trace: an empty database in memory answers like an empty home.
                     url = "sqlite://"
-            self._engine = sa.create_engine(url)
+            try:
+                # An idle connection may be cut off by whatever lies between; asked first, it is made anew.
+                self._engine = sa.create_engine(url, pool_pre_ping=True)
+            except (ImportError, ValueError) as error:
+                raise StoreError(f"database {without_password(url)}: {error}; {KNOWN_URLS}") from error
             if url.startswith("sqlite"):
                 event.listen(self._engine, "connect", use_wal)
-            _schema.create_all(self._engine)
+            if create or not sa.inspect(self._engine).has_table(_studies.name):
+                _schema.create_all(self._engine)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -241,9 +262,22 @@ class Catalog:
         return [_study(row) for row in self._rows(sa.select(_studies).order_by(_studies.c.id))]
 
     def set_study(self, study_id: int, **columns: Any) -> None:
-        """Write columns of a study: ``state``, ``winner``, ``run_id``."""
+        """Write columns of a study: ``state``, ``winner``, ``run_id``, ``tracking_uri``."""
         with self._write() as connection:
             connection.execute(_studies.update().where(_studies.c.id == study_id).values(**columns))
+
+    def reset_study(self, study_id: int) -> None:
+        """Forget all trials of a study, as if it had just been added; its owner stays."""
+        trials = sa.select(_trials.c.id).where(_trials.c.study_id == study_id)
+        with self._write() as connection:
+            connection.execute(_epochs.delete().where(_epochs.c.trial_id.in_(trials)))
+            connection.execute(_weights.delete().where(_weights.c.trial_id.in_(trials)))
+            connection.execute(_trials.delete().where(_trials.c.study_id == study_id))
+            connection.execute(
+                _studies.update()
+                .where(_studies.c.id == study_id)
+                .values(state="stopped", winner=None, run_id=None, created_at=time.time())
+            )
 
     def swap_owner(self, study_id: int, *, expected: str | None, **columns: Any) -> bool:
         """Write the owner's columns if the owner still is ``expected``; say whether it was."""
@@ -276,7 +310,7 @@ class Catalog:
         return self.trial(study_id, number)
 
     def set_trial(self, trial_id: int, **columns: Any) -> None:
-        """Write columns of a trial: ``state``, ``run_id``, ``delivered``."""
+        """Write columns of a trial: ``state``, ``run_id`` and what the tracker has heard."""
         with self._write() as connection:
             connection.execute(_trials.update().where(_trials.c.id == trial_id).values(**columns))
 
@@ -401,13 +435,26 @@ class Catalog:
     # -- what the tracker is owed -------------------------------------------------------------------------------
 
     def owed_trials(self, study_id: int) -> list[TrialRow]:
-        """Trials that have no run yet, or whose end the tracker has not heard of."""
+        """Trials that have no run yet, or whose recipe or end the tracker has not heard of."""
         query = (
             sa.select(_trials)
             .where(
                 _trials.c.study_id == study_id,
-                sa.or_(_trials.c.run_id.is_(None), sa.and_(_trials.c.state.in_(ENDED), ~_trials.c.delivered)),
+                sa.or_(
+                    _trials.c.run_id.is_(None),
+                    ~_trials.c.described,
+                    sa.and_(_trials.c.state.in_(ENDED), ~_trials.c.delivered),
+                ),
             )
+            .order_by(_trials.c.number)
+        )
+        return [TrialRow(**row._mapping) for row in self._rows(query)]
+
+    def owed_files(self, study_id: int) -> list[TrialRow]:
+        """Trials with a run, whose files the tracker does not have."""
+        query = (
+            sa.select(_trials)
+            .where(_trials.c.study_id == study_id, _trials.c.run_id.is_not(None), ~_trials.c.files_delivered)
             .order_by(_trials.c.number)
         )
         return [TrialRow(**row._mapping) for row in self._rows(query)]
@@ -434,7 +481,23 @@ class Catalog:
             .where(_trials.c.study_id == study_id, ~_epochs.c.delivered)
             .limit(1)
         )
-        return bool(self.owed_trials(study_id) or self._rows(undelivered))
+        return bool(self.owed_trials(study_id) or self.owed_files(study_id) or self._rows(undelivered))
+
+    def owe_again(self, study_id: int, tracking_uri: str) -> None:
+        """Forget what was delivered, the model too: the tracker at ``tracking_uri`` has heard of nothing yet."""
+        trials = sa.select(_trials.c.id).where(_trials.c.study_id == study_id)
+        unheard = {"run_id": None, "described": False, "files_delivered": False, "delivered": False}
+        with self._write() as connection:
+            winner = connection.scalar(sa.select(_studies.c.winner).where(_studies.c.id == study_id))
+            if winner is not None:
+                winner = {key: value for key, value in winner.items() if key != "model_version"}
+            connection.execute(
+                _studies.update()
+                .where(_studies.c.id == study_id)
+                .values(run_id=None, tracking_uri=tracking_uri, winner=winner)
+            )
+            connection.execute(_trials.update().where(_trials.c.study_id == study_id).values(unheard))
+            connection.execute(_epochs.update().where(_epochs.c.trial_id.in_(trials)).values(delivered=False))
 
     def mark_delivered(self, epoch_ids: Sequence[int]) -> None:
         """Remember that these epochs have reached the tracker."""
@@ -458,10 +521,15 @@ def _study(row: Row[Any]) -> StudyRow:
     return StudyRow(**row._mapping)
 
 
+def store_error(url: str, error: Exception) -> StoreError:
+    """What went wrong with the database, in one line and without its password."""
+    cause = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
+    return StoreError(f"database {without_password(url)}: {cause}")
+
+
 @contextmanager
 def _as_store_error(url: str) -> Iterator[None]:
     try:
         yield
     except (sa.exc.SQLAlchemyError, OSError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise StoreError(f"database {without_password(url)}: {cause}") from error
+        raise store_error(url, error) from error

@@ -134,10 +134,11 @@ def ui(port: int | None, browser: bool, home: Path | None) -> None:
 def pull(study: str, out: Path | None, home: Path | None) -> None:
     """Copy the winner of STUDY: weights, recipe and model card."""
     from sweeper import publish
+    from sweeper.study_folder import StudyFolder
 
     settings = _settings(home)
     target = out or Path(f"{study}-best")
-    publish.pull(_catalog(settings), study, settings.study_folder(study), target)
+    publish.pull(_catalog(settings), study, StudyFolder(settings.home, study), target)
     click.echo(f"{target}: weights.safetensors, recipe.json, package.json, README.md (how to load it)")
 
 

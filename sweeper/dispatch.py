@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -107,9 +109,11 @@ class RayWorkers:
     ) -> None:
         self._train, self._kept_limit_bytes = train, kept_limit_bytes
         ray = self._ray = _connect(section, address)
-        have = ray.cluster_resources()
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         try:
-            self._cpus, self._gpus, self.slots = _slots(section, have.get("CPU", 0.0), have.get("GPU", 0.0))
+            self._cpus, self._gpus, self.slots = _slots(
+                section, [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
+            )
         except WorkersError:
             ray.shutdown()
             raise
@@ -156,12 +160,12 @@ class RayWorkers:
         self._ray.shutdown()
 
     def _new_actor(self) -> Any:
-        return self._actor_class.remote(self._train)
+        return self._actor_class.remote(self._train, hide_gpus=self._gpus == 0)
 
     def _release(self, number: int, event: Event) -> None:
         actor = self._busy.pop(number)
         kept = getattr(event, "kept_bytes", 0)
-        if kept > self._kept_limit_bytes or (isinstance(event, Failed) and event.lost):
+        if kept > self._kept_limit_bytes or (isinstance(event, Failed) and (event.lost or event.spoiled)):
             self._ray.kill(actor)
             actor = self._new_actor()
         # First in, first out: a replaced worker has time to come up while the others work.
@@ -169,38 +173,46 @@ class RayWorkers:
 
 
 def _connect(section: WorkersSection, address: str | None) -> Any:
-    # Said before the import, which reads them.
+    # Said before the import, which reads them. `Runner` hides the GPUs itself.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    if address is not None:
-        try:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            cause = str(error).strip().splitlines()[0]
-            raise WorkersError(f"RAY_ADDRESS={address}: no Ray cluster answers there: {cause}") from error
-        return ray
-    wanted = (section.concurrent or 1) * section.cpus
-    # Cores are a budget here, not a fence: more workers than cores is the user's own choice to make.
-    budget = max(cores(), math.ceil(wanted))
-    ray.init(
-        address="local",
-        num_cpus=budget,
-        include_dashboard=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    if address is None:
+        wanted = (section.concurrent or 1) * section.cpus
+        # Cores are a budget here, not a fence: more workers than cores is the user's own choice to make.
+        place: dict[str, Any] = {
+            "address": "local",
+            "num_cpus": max(cores(), math.ceil(wanted)),
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    else:
+        place = {"address": address}
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where = "a Ray of our own does not start" if address is None else f"no Ray cluster answers at {address}"
+        raise WorkersError(f"{where}: {cause}") from error
+    finally:
+        # Ray takes SIGTERM for itself, where it would end the study without a word.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
     return ray
 
 
-def _slots(section: WorkersSection, cpus: float, gpus: float) -> tuple[float, float, int]:
-    """CPUs and GPUs of each slot, and how many slots: as asked for, or as many as fit."""
+def _slots(section: WorkersSection, nodes: Sequence[tuple[float, float]]) -> tuple[float, float, int]:
+    """CPUs and GPUs of each slot, and how many slots: as asked for, or as many as fit.
+
+    Args:
+        section: `workers` of study.yaml.
+        nodes: CPUs and GPUs of each node. A slot never spans two nodes, nor a share of a GPU two GPUs.
+    """
+    cpus, gpus = (sum(amounts) for amounts in zip(*nodes, strict=True)) if nodes else (0.0, 0.0)
     gpus_each = section.gpus if section.gpus is not None else (1.0 if gpus >= 1 else 0.0)
-    fitting = int(cpus // section.cpus)
-    if gpus_each > 0:
-        fitting = min(fitting, int(gpus / gpus_each + 1e-9))
+    fitting = sum(_slots_on(*node, section.cpus, gpus_each) for node in nodes)
     count = section.concurrent if section.concurrent is not None else max(1, fitting)
     if count > fitting:
         raise WorkersError(
@@ -208,6 +220,14 @@ def _slots(section: WorkersSection, cpus: float, gpus: float) -> tuple[float, fl
             f"Ray has {cpus:g} CPUs and {gpus:g} GPUs, enough for {fitting}; lower workers.concurrent, cpus or gpus"
         )
     return section.cpus, gpus_each, count
+
+
+def _slots_on(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
+    by_cpus = int(cpus / cpus_each + 1e-9)
+    if gpus_each == 0:
+        return by_cpus
+    by_gpus = int(gpus // gpus_each) if gpus_each >= 1 else int(gpus) * int(1 / gpus_each + 1e-9)
+    return min(by_cpus, by_gpus)
 
 
 def cores() -> int:

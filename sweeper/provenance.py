@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import platform
 import socket
 import subprocess
@@ -34,6 +36,14 @@ def git_state(folder: Path) -> dict[str, str]:
 def host() -> str:
     """The name of this machine."""
     return socket.gethostname()
+
+
+def user() -> str:
+    """Who runs this; a number where the machine has no name for it, as in many containers."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from sweeper.catalog import Catalog, StudyRow, WeightsRow
 from sweeper.errors import StoreError, StudyError
 from sweeper.provenance import git_state, versions
+from sweeper.study_folder import StudyFolder
 from trials.recipe import Recipe
 
 REQUIREMENTS = ("torch", "torchvision", "numpy", "pydantic", "safetensors", "pillow")
@@ -26,9 +27,9 @@ def requirements() -> list[str]:
 
 
 def publish_winner(
-    catalog: Catalog, study: StudyRow, winner: WeightsRow, folder: Path, *, file_folder: Path
+    catalog: Catalog, study: StudyRow, winner: WeightsRow, folder: StudyFolder, *, file_folder: Path
 ) -> dict[str, Any]:
-    """Look at the test split with the winner, once, and pack it below ``folder/winner``.
+    """Look at the test split with the winner, once, and pack it into the folder's ``winner``.
 
     Returns what the catalog keeps of it: kind, trial, path, sha256, selection and test metrics. A winner that the
     catalog holds already is returned as it is, so that a restart does not look a second time.
@@ -41,7 +42,7 @@ def publish_winner(
         return row.winner
     from trials.score import score_weights
 
-    weights = folder / winner.path
+    weights = folder.root / winner.path
     check_digest(weights, winner.sha256)
     recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner.trial).recipe))
     record: dict[str, Any] = {
@@ -53,7 +54,7 @@ def publish_winner(
         "selection": _as_validation(score_weights(recipe, weights, "selection")),
         "test": score_weights(recipe, weights, "test"),
     }
-    _pack(folder / "winner", study, record, recipe, weights, git_state(file_folder))
+    _pack(folder.winner, study, record, recipe, weights, git_state(file_folder))
     catalog.set_study(study.id, winner=record)
     return record
 
@@ -71,7 +72,7 @@ def check_digest(path: Path, sha256: str) -> None:
         raise StoreError(f"{path}: sha256 {found[:12]}..., expected {sha256[:12]}...: the file was changed or damaged")
 
 
-def pull(catalog: Catalog, name: str, study_folder: Path, out: Path) -> dict[str, Any]:
+def pull(catalog: Catalog, name: str, folder: StudyFolder, out: Path) -> dict[str, Any]:
     """Copy the winner of a study to ``out``, whole or not at all; returns its record.
 
     Raises:
@@ -80,15 +81,14 @@ def pull(catalog: Catalog, name: str, study_folder: Path, out: Path) -> dict[str
     """
     study = catalog.study(name)
     if study.winner is None:
-        raise StudyError(f"study {name!r} has no winner yet: it is {study.state}; see: sweeper show {name}")
-    source = study_folder / "winner"
+        raise StudyError(f"study {name!r} has no winner yet: see its trials with `sweeper show`")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StudyError(f"{out}: exists and is not an empty folder; choose another with -o")
-    check_digest(source / "weights.safetensors", study.winner["sha256"])
+    check_digest(folder.winner / "weights.safetensors", study.winner["sha256"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         copy = Path(temporary) / "package"
-        shutil.copytree(source, copy)
+        shutil.copytree(folder.winner, copy)
         check_digest(copy / "weights.safetensors", study.winner["sha256"])
         copy.replace(out)
     return study.winner

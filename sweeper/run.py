@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 from sweeper.catalog import Catalog, StudyRow, TrialRow
@@ -14,6 +13,7 @@ from sweeper.errors import StudyFailed
 from sweeper.runner import Completed, Event, Failed, Job, Reported, Stopped
 from sweeper.search import Proposal, Search
 from sweeper.study import Study
+from sweeper.study_folder import StudyFolder
 from trials.result import EpochReport
 
 RETRIES = 3
@@ -57,7 +57,7 @@ class _Sweep:
     workers: Workers
     catalog: Catalog
     progress: Progress
-    folder: Path
+    folder: StudyFolder
     import_paths: tuple[str, ...]
     known: dict[int, TrialRow]
     """Trials that an earlier run of this study left in the catalog."""
@@ -74,7 +74,7 @@ def run_study(
     catalog: Catalog,
     progress: Progress,
     *,
-    folder: Path,
+    folder: StudyFolder,
     import_paths: tuple[str, ...] = (),
 ) -> None:
     """Run the trials that are missing; on return each one is complete, pruned or failed.
@@ -93,6 +93,8 @@ def run_study(
         StudyFailed: the first trials all failed for the same reason.
         StoreError: the database cannot be written.
     """
+    folder.root.mkdir(parents=True, exist_ok=True)
+    folder.study_file.write_text(study.text, encoding="utf-8")
     known = {trial.number: trial for trial in catalog.trials(row.id)}
     sweep = _Sweep(study, row, search, workers, catalog, progress, folder, import_paths, known)
     waiting = _interrupted(sweep)
@@ -135,10 +137,12 @@ def _submit(sweep: _Sweep, proposal: Proposal) -> None:
         sweep.catalog.set_trial(row.id, state="running")
     job = Job(
         number=proposal.number,
-        recipe_json=recipe.model_dump_json(),
-        folder=str(sweep.folder / "trials" / f"{proposal.number:04d}"),
+        # A trial goes on with the recipe it began with, whatever defaults a newer version of sweeper has.
+        recipe_json=json.dumps(row.recipe),
+        folder=str(sweep.folder.trial(proposal.number)),
         import_paths=sweep.import_paths,
         threads=sweep.workers.threads,
+        must_see=str(sweep.folder.study_file),
     )
     sweep.running[proposal.number] = _Running(row, job)
     sweep.progress.started(proposal.number, proposal.params, recipe.train.epochs)
@@ -171,7 +175,7 @@ def _report(sweep: _Sweep, event: Reported) -> None:
 def _complete(sweep: _Sweep, event: Completed) -> None:
     trial, result, metric = sweep.running.pop(event.number), event.result, sweep.study.search.metric
     best = result.weights[0].metrics[metric]
-    kept = [(file, f"trials/{event.number:04d}/{file.path}", file.metrics[metric]) for file in result.weights]
+    kept = [(file, sweep.folder.named(event.number, file.path), file.metrics[metric]) for file in result.weights]
     facts = {
         "epochs": result.epochs,
         "parameters": result.parameters,
@@ -192,6 +196,7 @@ def _prune(sweep: _Sweep, event: Stopped) -> None:
     trial = sweep.running.pop(event.number)
     sweep.catalog.end_trial(trial.row.id, "pruned", value=trial.value)
     sweep.search.prune(event.number)
+    sweep.folder.remove_resume_points(event.number)
     sweep.ended_well = True
     sweep.progress.ended(event.number, "pruned", trial.value, None)
 

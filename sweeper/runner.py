@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
 import queue
+import socket
 import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from trials.result import EpochReport, TrialResult
 TrainFunction = Callable[[Recipe, Path, Callable[[EpochReport], bool]], TrialResult]
 TRAIN = "trials.train:run_trial"
 """Where the function that trains one recipe is imported from."""
+SHARE_IT = "SWEEPER_HOME must be a folder that all nodes share"
 WORTH_COLLECTING_BYTES = 64 << 20
 """A collection takes 0.17 s once torch is loaded: only for a worker that seems to keep more than this."""
 
@@ -38,6 +41,8 @@ class Job:
     import_paths: tuple[str, ...] = ()
     """Folders from which the user's own modules may be imported."""
     threads: int = 1
+    must_see: str = ""
+    """A file of the orchestrator's: a worker that does not see it would train into a folder that nobody reads."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Failed:
     kept_bytes: int = 0
     lost: bool = False
     """The worker died, so nothing is known about the trial itself."""
+    spoiled: bool = False
+    """The worker's GPU context is broken: whatever it trained next would fail too."""
 
 
 Event = Reported | Completed | Stopped | Failed
@@ -87,9 +94,11 @@ class Runner:
 
     Args:
         train: `module:function` with the signature of `trials.train.run_trial`.
+        hide_gpus: train on the CPU, whatever the machine has.
     """
 
     train: str = TRAIN
+    hide_gpus: bool = False
     _jobs: queue.SimpleQueue[Job | None] = field(default_factory=queue.SimpleQueue)
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     _answers: queue.SimpleQueue[bool] = field(default_factory=queue.SimpleQueue)
@@ -99,6 +108,8 @@ class Runner:
     def start(self, job: Job) -> Event:
         """Start a trial and return its first event."""
         if self._thread is None:
+            if self.hide_gpus:
+                os.environ["CUDA_VISIBLE_DEVICES"] = ""
             # One thread for all trials: torch's thread pool belongs to the thread that made it.
             self._thread = threading.Thread(target=self._work, name="trial", daemon=True)
             self._thread.start()
@@ -121,23 +132,29 @@ class Runner:
             self._events.put(event)
 
     def _run(self, job: Job) -> Event:
+        event = self._outcome(job)
+        # Measured here, where the trial's frames and all that they held are gone.
+        return replace(event, kept_bytes=self._kept_bytes())
+
+    def _outcome(self, job: Job) -> Completed | Stopped | Failed:
         def report(epoch: EpochReport) -> bool:
             self._events.put(Reported(job.number, epoch))
             return self._answers.get()
 
         try:
+            if job.must_see and not Path(job.must_see).is_file():
+                return Failed(job.number, f"{socket.gethostname()} does not see {job.must_see}: {SHARE_IT}")
             sys.path[:0] = [path for path in job.import_paths if path not in sys.path]
             set_threads(job.threads)
             train: TrainFunction = import_from(self.train)
-            result = train(Recipe.model_validate_json(job.recipe_json), Path(job.folder), report)
-            return Completed(job.number, result, self._kept_bytes())
+            return Completed(job.number, train(Recipe.model_validate_json(job.recipe_json), Path(job.folder), report))
         except Pruned:
-            return Stopped(job.number, self._kept_bytes())
+            return Stopped(job.number)
         except TrialError as error:
-            return Failed(job.number, f"{type(error).__name__}: {error}", traceback.format_exc(), self._kept_bytes())
-        except Exception as error:  # noqa: BLE001  the user's own code may raise anything; the study goes on
+            return Failed(job.number, f"{type(error).__name__}: {error}", traceback.format_exc())
+        except BaseException as error:  # noqa: BLE001  the user's own code may raise anything, SystemExit too
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            return Failed(job.number, reason, traceback.format_exc(), self._kept_bytes())
+            return Failed(job.number, reason, traceback.format_exc(), spoiled=gpu_is_broken())
 
     def _kept_bytes(self) -> int:
         held = held_bytes()
@@ -172,3 +189,16 @@ def held_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def gpu_is_broken() -> bool:
+    """Whether the GPU context of this process is past use: a failed assertion on the device fails all later calls."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False

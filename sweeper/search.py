@@ -7,7 +7,8 @@ study's seed and the trial's number, so that a restarted study does not draw its
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from sweeper.catalog import use_wal
-from sweeper.errors import StoreError
-from sweeper.settings import without_password
+from sweeper.catalog import store_error, use_wal
 from sweeper.space import Choice, Int, Log, Parameter, Uniform
 from sweeper.study import Asha, Hyperband, Median, NoPruner, Patient, Study
 from trials.recipe import Recipe
@@ -67,12 +66,19 @@ class Search:
     """
 
     def __init__(self, study: Study, url: str) -> None:
-        self._study = study
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._storage, self._history = _open_history(study, url)
+        self._study, self._url = study, url
         self._open: dict[int, optuna.Trial] = {}
-        for point in study.start_with:
-            self._history.enqueue_trial(point, skip_if_exists=True)
+        with _reaching(url):
+            self._storage = _open_storage(url)
+            self._history = optuna.create_study(
+                study_name=study.name,
+                storage=self._storage,
+                direction=METRICS[study.search.metric],
+                pruner=PRUNERS[type(study.search.pruner)](study.search.pruner, study.max_epochs),
+                load_if_exists=True,
+            )
+            for point in study.start_with:
+                self._history.enqueue_trial(point, skip_if_exists=True)
 
     def close(self) -> None:
         """Give the database connections back."""
@@ -82,19 +88,20 @@ class Search:
     @property
     def asked(self) -> int:
         """How many trials have been asked for; those of `start_with` wait in the history until then."""
-        return sum(t.state != TrialState.WAITING for t in self._history.get_trials(deepcopy=False))
+        with _reaching(self._url):
+            return sum(t.state != TrialState.WAITING for t in self._history.get_trials(deepcopy=False))
 
     def ask(self) -> Proposal:
         """The next trial to run."""
         number = self.asked
-        with _quietly():
+        with _reaching(self._url):
             self._history.sampler = self._sampler(number)
             return self._decide(self._history.ask())
 
     def reopen(self, number: int) -> Proposal:
         """The same proposal again, for a trial that was interrupted: what was sampled stays."""
-        frozen = self._history.get_trials(deepcopy=False)[number]
-        with _quietly():
+        with _reaching(self._url):
+            frozen = self._history.get_trials(deepcopy=False)[number]
             self._history.sampler = self._sampler(number)
             return self._decide(optuna.Trial(self._history, frozen._trial_id))
 
@@ -114,12 +121,13 @@ class Search:
 
     def running(self) -> list[int]:
         """Numbers of the trials that were asked for and have not ended."""
-        return [t.number for t in self._history.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
+        with _reaching(self._url):
+            return [t.number for t in self._history.get_trials(deepcopy=False, states=(TrialState.RUNNING,))]
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Record the value of an epoch, once; ``False`` says that the trial is hopeless."""
         trial = self._open[number]
-        with _quietly():
+        with _reaching(self._url):
             # A continued trial tells its newest epoch again, which Optuna may know already.
             if epoch not in self._history.get_trials(deepcopy=False)[number].intermediate_values:
                 trial.report(value, step=epoch)
@@ -127,36 +135,42 @@ class Search:
 
     def complete(self, number: int, value: float) -> None:
         """The trial ran to its end and is worth ``value``."""
-        self._history.tell(self._open.pop(number), value)
+        with _reaching(self._url):
+            self._history.tell(self._open.pop(number), value)
 
     def prune(self, number: int) -> None:
         """The trial was stopped as hopeless; its last report becomes its value."""
-        self._history.tell(self._open.pop(number), state=TrialState.PRUNED)
+        with _reaching(self._url):
+            self._history.tell(self._open.pop(number), state=TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
         """The trial failed; ``reason`` is kept with it."""
         trial = self._open.pop(number)
-        trial.set_user_attr("reason", reason)
-        self._history.tell(trial, state=TrialState.FAIL)
+        with _reaching(self._url):
+            trial.set_user_attr("reason", reason)
+            self._history.tell(trial, state=TrialState.FAIL)
 
 
-def _open_history(study: Study, url: str) -> tuple[optuna.storages.RDBStorage, optuna.Study]:
-    try:
-        storage = optuna.storages.RDBStorage(url)
-        if url.startswith("sqlite"):
-            sa.event.listen(storage.engine, "connect", use_wal)
-            storage.engine.dispose()  # connections made before the listener lack its settings
-        with _quietly():
-            return storage, optuna.create_study(
-                study_name=study.name,
-                storage=storage,
-                direction=METRICS[study.search.metric],
-                pruner=PRUNERS[type(study.search.pruner)](study.search.pruner, study.max_epochs),
-                load_if_exists=True,
-            )
-    except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise StoreError(f"database {without_password(url)}: {cause}") from error
+def forget(name: str, url: str) -> None:
+    """Remove the history of a study, if there is one.
+
+    Raises:
+        StoreError: the database cannot be reached.
+    """
+    with _reaching(url):
+        storage = _open_storage(url)
+        with suppress(KeyError):
+            optuna.delete_study(study_name=name, storage=storage)
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _open_storage(url: str) -> optuna.storages.RDBStorage:
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    if url.startswith("sqlite"):
+        sa.event.listen(storage.engine, "connect", use_wal)
+        storage.engine.dispose()  # connections made before the listener lack its settings
+    return storage
 
 
 def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
@@ -172,6 +186,17 @@ def _suggest(trial: optuna.Trial, parameter: Parameter) -> Any:
     raise TypeError(f"unknown distribution {parameter.distribution!r} of {parameter.name}")
 
 
-def _quietly() -> warnings.catch_warnings[None]:
-    # `group` and `constant_liar` are marked experimental in Optuna; saying so at each proposal helps nobody.
-    return warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning)
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """A stretch of talk with Optuna: its faults as ours, and without its remarks.
+
+    `group` and `constant_liar` are marked experimental; saying so at each proposal helps nobody.
+    """
+    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+        try:
+            yield
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            raise store_error(url, error) from error
+
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 from typing import Any
 
@@ -12,11 +13,11 @@ from sweeper.catalog import ENDED, Catalog, StudyRow, TrialRow
 from sweeper.lease import is_held
 from sweeper.rank.leaderboard import gain_of_averaging, rank
 from sweeper.settings import Settings, without_password
+from sweeper.study_folder import StudyFolder
 from sweeper.view import STYLES, describe
 from trials.result import METRICS
 
 LEADERBOARD_ROWS = 10
-__all__ = ["ENDED", "describe_study", "list_studies", "print_results", "print_studies", "print_study"]
 
 
 def state_of(study: StudyRow) -> str:
@@ -52,7 +53,7 @@ def describe_study(catalog: Catalog, name: str, settings: Settings) -> dict[str,
     study = catalog.study(name)
     epochs = catalog.epochs(study.id)
     ranked = rank(catalog.weights(study.id), study.metric)
-    folder = settings.study_folder(name)
+    folder = StudyFolder(settings.home, name).root
     return {
         "study": study.name,
         "state": state_of(study),
@@ -138,7 +139,8 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     console.print(table)
     lines = []
     if len(ranked) > LEADERBOARD_ROWS:
-        lines.append(f"and {len(ranked) - LEADERBOARD_ROWS} more: sweeper show {name} --json")
+        more = command(settings, "show", name, "--json")
+        lines.append(f"and {len(ranked) - LEADERBOARD_ROWS} more: {more}")
     gain = gain_of_averaging(ranked, study.metric)
     if gain is not None:
         best = f"best average {gain.best_average.value:.4f}, best single {gain.best_single.value:.4f}"
@@ -152,19 +154,20 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
         if f"test.{metric}.low" in test:
             value += f" (95 % interval {test[f'test.{metric}.low']:.4f} to {test[f'test.{metric}.high']:.4f})"
         lines.append(f"winner: {winner['kind']} of trial {winner['trial']:04d}, {value}, looked at once")
-        lines.append(f"pull it:   sweeper pull {name} -o {name}-best{home_option(settings)}")
+        lines.append("pull it:   " + command(settings, "pull", name, "-o", f"{name}-best"))
     if settings.tracking_is_local:
-        lines.append(f"browse it: sweeper ui{home_option(settings)}")
+        lines.append("browse it: " + command(settings, "ui"))
     else:
         lines.append(f"browse it: {without_password(settings.tracking_uri)}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def home_option(settings: Settings) -> str:
-    """`--home`, where the place is not the one that the next command would look at by itself."""
+def command(settings: Settings, *words: str) -> str:
+    """A command line that can be copied: quoted, with `--home` where the next command would look elsewhere."""
     from sweeper.settings import load_settings
 
-    return "" if load_settings().home == settings.home else f" --home {settings.home}"
+    home = [] if load_settings().home == settings.home else ["--home", str(settings.home)]
+    return shlex.join(["sweeper", *words, *home])
 
 
 def _winner(study: StudyRow) -> dict[str, Any] | None:

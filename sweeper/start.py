@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import difflib
-import getpass
 import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections import Counter
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from sweeper import show
-from sweeper.catalog import Catalog, StudyRow
+from sweeper.catalog import ENDED, Catalog, StudyRow
 from sweeper.dispatch import InProcessWorkers, RayWorkers, import_paths
-from sweeper.errors import StudyError, StudyFailed, TrackingError
+from sweeper.errors import StoreError, StudyError, StudyFailed, StudyHeld, TrackingError
 from sweeper.interrupt import sigterm_as_interrupt
 from sweeper.lease import Lease
-from sweeper.provenance import git_state, host, versions
+from sweeper.provenance import git_state, host, user, versions
 from sweeper.publish import publish_winner, requirements
 from sweeper.rank.leaderboard import rank
 from sweeper.run import run_study
 from sweeper.runner import TRAIN
 from sweeper.settings import Settings
 from sweeper.study import Study, load_study
+from sweeper.study_folder import StudyFolder
 from sweeper.tracking import Tracker, log_model
 from sweeper.view import LineView, LiveView, Scoreboard, open_view
 
@@ -33,6 +34,28 @@ if TYPE_CHECKING:
 
 STOPPED = 130
 """Exit code of a study that was interrupted: 128 + SIGINT, as shells have it."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """All that one call of `start` works with."""
+
+    study: Study
+    row: StudyRow
+    settings: Settings
+    catalog: Catalog
+    tracker: Tracker
+    console: Console
+    in_process: bool
+    train: str
+
+    @property
+    def folder(self) -> StudyFolder:
+        return StudyFolder(self.settings.home, self.study.name)
+
+    def say(self, line: str) -> None:
+        # Never wrapped: a line that names a command must still be one when it is copied.
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def start(path: Path, settings: Settings, console: Console, *, in_process: bool = False, train: str = TRAIN) -> int:
@@ -53,99 +76,105 @@ def start(path: Path, settings: Settings, console: Console, *, in_process: bool 
         WorkersError: Ray does not answer or cannot place the trials.
     """
     study = load_study(path)
-    catalog = Catalog(settings.database_url)
-    try:
-        row = _same_study(catalog, study)
-        tracker = Tracker(settings, catalog, row, study.text, _tags(study))
-        if row.state == "finished":
-            _say(console, f"study {study.name!r} is finished; nothing to start")
-            _hand_over(tracker, catalog, row, settings, console)
-            show.print_results(catalog, row.name, settings, console)
-            return 0
-        with Lease(catalog, study.name):
-            return _run(study, row, settings, catalog, tracker, console, in_process=in_process, train=train)
-    finally:
-        catalog.close()
+    with closing(Catalog(settings.database_url)) as catalog:
+        catalog.add_study(study.name, **_said(study))
+        with Lease(catalog, study.name) as lease:
+            row = _same_study(catalog, study, settings)
+            tracker = Tracker(settings, catalog, row, study.text, _tags(study, row))
+            call = _Start(study, row, settings, catalog, tracker, console, in_process, train)
+            if row.state == "finished":
+                call.say(f"study {study.name!r} is finished; nothing to start")
+            else:
+                code = _run(call, lease)
+                if code:
+                    return code
+            _hand_over(call)
+            show.print_results(catalog, study.name, settings, console)
+    return 0
 
 
-def _same_study(catalog: Catalog, study: Study) -> StudyRow:
-    row = catalog.add_study(
-        study.name,
-        digest=study.digest,
-        text=study.text,
-        metric=study.search.metric,
-        trials_asked=study.search.trials,
-    )
+def _said(study: Study) -> dict[str, Any]:
+    """What the catalog keeps of a study file."""
+    return {
+        "digest": study.digest,
+        "text": study.text,
+        "metric": study.search.metric,
+        "trials_asked": study.search.trials,
+    }
+
+
+def _same_study(catalog: Catalog, study: Study, settings: Settings) -> StudyRow:
+    """The study's row, brought up to date with the file if both say the same study.
+
+    A study of which nothing has come yet, such as one with a mistake in a path, is begun anew from the new file.
+    """
+    row = catalog.study(study.name)
     if row.digest != study.digest:
-        difference = difflib.unified_diff(
-            row.text.splitlines(), study.text.splitlines(), "started before", str(study.path), lineterm="", n=1
-        )
-        raise StudyError(
-            f"{study.path}: a study named {study.name!r} was started from a different file; give this one another "
-            "name (`study:`) or start the old file; the difference:\n" + "\n".join(difference)
-        )
-    return row
+        counts = catalog.count_trials(row.id)
+        if row.state == "finished" or counts.get("complete") or counts.get("pruned"):
+            difference = difflib.unified_diff(
+                row.text.splitlines(), study.text.splitlines(), "started before", str(study.path), lineterm="", n=1
+            )
+            raise StudyError(
+                f"{study.path}: a study named {study.name!r} was started from a different file; give this one another "
+                "name (`study:`) or start the old file; the difference:\n" + "\n".join(difference)
+            )
+        from sweeper.search import forget
+
+        StudyFolder(settings.home, study.name).clear()
+        forget(study.name, settings.database_url)
+        catalog.reset_study(row.id)
+    catalog.set_study(row.id, **_said(study))
+    return catalog.study(study.name)
 
 
-def _run(
-    study: Study,
-    row: StudyRow,
-    settings: Settings,
-    catalog: Catalog,
-    tracker: Tracker,
-    console: Console,
-    *,
-    in_process: bool,
-    train: str,
-) -> int:
+def _run(call: _Start, lease: Lease) -> int:
+    """Train what is missing and publish the winner; the exit code, 0 if the study is finished."""
+    catalog, row = call.catalog, call.row
     catalog.set_study(row.id, state="running")
-    counts: dict[str, int] = {s: n for s, n in catalog.count_trials(row.id).items() if s in show.ENDED}
-    board = Scoreboard(study.name, study.search.metric, study.search.trials, counts)
-    for trial in catalog.trials(row.id):
-        if trial.state == "complete" and trial.value is not None:
-            board.see(trial.number, trial.value)
     state = "stopped"
     try:
-        with sigterm_as_interrupt(), open_view(console, board) as view:
-            tracker.start()
-            _train(study, row, settings, catalog, view, in_process=in_process, train=train)
+        with sigterm_as_interrupt(), open_view(call.console, _scoreboard(call), live=not call.in_process) as view:
+            call.tracker.start()
+            _train(call, view)
             view.note("ranking the weights kept, then one look at the test split with the winner")
             ranked = rank(catalog.weights(row.id), row.metric)
             if not ranked:
                 raise StudyFailed(
-                    f"study {study.name!r}: no trial ran to its end, so there is no winner; see: "
-                    f"sweeper show {study.name}"
+                    f"study {row.name!r}: no trial ran to its end, so there is no winner; see: "
+                    + show.command(call.settings, "show", row.name)
                 )
-            publish_winner(catalog, row, ranked[0], settings.study_folder(study.name), file_folder=study.path.parent)
-            view.note("handing the results to MLflow")
+            publish_winner(catalog, row, ranked[0], call.folder, file_folder=call.study.path.parent)
             state = "finished"
             catalog.set_study(row.id, state=state)
     except KeyboardInterrupt:
-        _say(console, f"stopped; continue with: sweeper start {study.path}{show.home_option(settings)}")
+        if lease.lost:
+            raise StudyHeld(f"study {row.name!r} was taken over by another orchestrator; this one stops") from None
+        call.say("stopped; continue with: " + show.command(call.settings, "start", str(call.study.path)))
         return STOPPED
     except StudyFailed:
         state = "failed"
         raise
     finally:
-        if state != "finished":
-            _leave(catalog, row, tracker, state)
-    _hand_over(tracker, catalog, row, settings, console)
-    show.print_results(catalog, row.name, settings, console)
+        if state != "finished" and not lease.lost:
+            _leave(call, state)
     return 0
 
 
-def _train(
-    study: Study,
-    row: StudyRow,
-    settings: Settings,
-    catalog: Catalog,
-    view: LineView | LiveView,
-    *,
-    in_process: bool,
-    train: str,
-) -> None:
+def _scoreboard(call: _Start) -> Scoreboard:
+    trials = call.catalog.trials(call.row.id)
+    counts: dict[str, int] = Counter(trial.state for trial in trials if trial.state in ENDED)
+    board = Scoreboard(call.study.name, call.study.search.metric, call.study.search.trials, counts)
+    for trial in trials:
+        if trial.state == "complete" and trial.value is not None:
+            board.see(trial.number, trial.value)
+    return board
+
+
+def _train(call: _Start, view: LineView | LiveView) -> None:
     from sweeper.search import Search
 
+    study, settings = call.study, call.settings
     paths = import_paths([study.path.parent, Path.cwd()])
     # The winner is scored in this process, and may be a user's own `module:function`.
     sys.path[:0] = [path for path in paths if path not in sys.path]
@@ -155,55 +184,49 @@ def _train(
             return
         view.note("starting the workers (a few seconds)")
         workers: Workers = (
-            InProcessWorkers(train) if in_process else RayWorkers(study.workers, settings.ray_address, train)
+            InProcessWorkers(call.train)
+            if call.in_process
+            else RayWorkers(study.workers, settings.ray_address, call.train)
         )
         try:
-            run_study(
-                study,
-                row,
-                search,
-                workers,
-                catalog,
-                view,
-                folder=settings.study_folder(study.name),
-                import_paths=paths,
-            )
+            run_study(study, call.row, search, workers, call.catalog, view, folder=call.folder, import_paths=paths)
         finally:
             view.note("stopping the workers")
             workers.close()
 
 
-def _leave(catalog: Catalog, row: StudyRow, tracker: Tracker, state: str) -> None:
+def _leave(call: _Start, state: str) -> None:
     """Write down where an unfinished study stands: nothing is running any more."""
-    for trial in catalog.trials(row.id):
-        if trial.state == "running":
-            catalog.set_trial(trial.id, state="waiting")
-    catalog.set_study(row.id, state=state)
-    if tracker.close():
-        try:
-            tracker.end("FAILED" if state == "failed" else "KILLED")
-        except TrackingError as error:
-            tracker.last_error = str(error)
+    # Where the database is what failed there is nothing to write to, and the error under way says so.
+    with suppress(StoreError):
+        for trial in call.catalog.trials(call.row.id):
+            if trial.state == "running":
+                call.catalog.set_trial(trial.id, state="waiting")
+        call.catalog.set_study(call.row.id, state=state)
+        if call.tracker.close():
+            with suppress(TrackingError):
+                call.tracker.end("FAILED" if state == "failed" else "KILLED")
 
 
-def _hand_over(tracker: Tracker, catalog: Catalog, row: StudyRow, settings: Settings, console: Console) -> None:
+def _hand_over(call: _Start) -> None:
     """Deliver what MLflow is still owed of a finished study: epochs, runs, and the model, once."""
+    catalog, row, tracker = call.catalog, call.row, call.tracker
     winner = catalog.study(row.name).winner
     if winner is None or ("model_version" in winner and not catalog.owes(row.id)):
         return
-    delivered = tracker.close()
-    if delivered and "model_version" not in winner:
-        try:
-            with console.status("registering the winner in MLflow") if console.is_terminal else _nothing():
-                version = log_model(
-                    tracker, settings.winner_folder(row.name), name=row.name, requirements=requirements()
-                )
+    status = call.console.status("handing the results to MLflow") if call.console.is_terminal else nullcontext()
+    with status:
+        delivered = tracker.close()
+        if delivered and "model_version" not in winner:
+            try:
+                model_version = log_model(tracker, call.folder.winner, name=row.name, requirements=requirements())
                 tracker.end("FINISHED", _numbers(winner))
-            catalog.set_study(row.id, winner={**winner, "model_version": version})
-        except TrackingError as error:
-            tracker.last_error = str(error)
+                catalog.set_study(row.id, winner={**winner, "model_version": model_version})
+            except TrackingError as error:
+                tracker.last_error = str(error)
     if tracker.last_error is not None:
-        _say(console, f"{tracker.last_error}; what it is owed is kept and delivered by the next: sweeper start")
+        again = show.command(call.settings, "start", str(call.study.path))
+        call.say(f"{tracker.last_error}; what it is owed is kept and delivered by: {again}")
 
 
 def _numbers(winner: dict[str, Any]) -> dict[str, float]:
@@ -215,23 +238,14 @@ def _numbers(winner: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _tags(study: Study) -> dict[str, str]:
+def _tags(study: Study, row: StudyRow) -> dict[str, str]:
     return {
+        "sweeper.begun": str(row.created_at),
         **git_state(study.path.parent),
         **{f"version.{name}": number for name, number in versions().items()},
         "host": host(),
         "study.seed": str(study.seed),
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": user(),
         "mlflow.source.name": f"sweeper start {study.path.name}",
         "mlflow.source.type": "LOCAL",
     }
-
-
-def _say(console: Console, line: str) -> None:
-    # Never wrapped: a line that names a command must still be one when it is copied.
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

@@ -158,7 +158,8 @@ class Study:
     text: str
     """The file as it was read."""
     digest: str
-    """SHA-256 of what the file says: comments and layout do not count, the order of keys does (it orders sampling)."""
+    """SHA-256 of what the file says: comments, layout and `workers` do not count (a study may move to another
+    machine), the order of keys does (it orders sampling)."""
     space: Space
     search: Search
     workers: Workers
@@ -197,13 +198,18 @@ def load_study(path: str | Path) -> Study:
         seed=files[0].seed,
         path=path.resolve(),
         text=text,
-        digest=hashlib.sha256(json.dumps(document.data).encode()).hexdigest(),
+        digest=_digest(document.data),
         space=Space(_with_absolute_sources(space.sections, path.resolve().parent)),
         search=files[0].search,
         workers=files[0].workers,
         start_with=points,
         max_epochs=max_epochs,
     )
+
+
+def _digest(data: dict[str, Any]) -> str:
+    said = {key: value for key, value in data.items() if key != "workers"}
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 
 def _read_text(path: Path) -> str:

@@ -25,15 +25,16 @@ STYLES = {"complete": "green", "pruned": "yellow", "failed": "red"}
 class _Trial:
     params: Mapping[str, Any]
     epochs: int
-    started_at: float
     epoch: int = 0
+    seen: int = 0
+    """Epochs reported since this process began to watch: a continued trial has more behind it."""
     value: float | None = None
     seconds: float = 0.0
 
     @property
     def left_seconds(self) -> float | None:
         """Time to the last epoch at the pace so far; ``None`` before the first report."""
-        return self.seconds / self.epoch * (self.epochs - self.epoch) if self.epoch else None
+        return self.seconds / self.seen * (self.epochs - self.epoch) if self.seen else None
 
 
 @dataclass
@@ -46,16 +47,16 @@ class Scoreboard:
     counts: dict[str, int]
     best: tuple[int, float] | None = None
     running: dict[int, _Trial] = field(default_factory=dict)
-    resumed: int = 0
     born_at: float = field(default_factory=time.monotonic)
 
     def started(self, number: int, params: Mapping[str, Any], epochs: int) -> None:
-        self.running[number] = _Trial(params, epochs, time.monotonic())
+        self.running[number] = _Trial(params, epochs)
 
     def reported(self, number: int, report: EpochReport) -> None:
         trial = self.running[number]
         trial.epoch, trial.value = report.epoch, report.metrics[self.metric]
         trial.seconds += report.seconds
+        trial.seen += 1
 
     def ended(self, number: int, state: str, value: float | None) -> None:
         self.running.pop(number, None)
@@ -189,9 +190,9 @@ class LiveView:
         return Group(*parts)
 
 
-def open_view(console: Console, board: Scoreboard) -> LineView | LiveView:
-    """The view that fits where the output goes."""
-    return LiveView(console, board) if console.is_terminal else LineView(console, board)
+def open_view(console: Console, board: Scoreboard, *, live: bool = True) -> LineView | LiveView:
+    """The view that fits where the output goes; ``live=False`` leaves a terminal to a debugger's prompt."""
+    return LiveView(console, board) if live and console.is_terminal else LineView(console, board)
 
 
 def end_line(number: int, state: str, metric: str, value: float | None, epoch: int, reason: str | None) -> str:

@@ -54,6 +54,19 @@ def always_raises(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
     raise ValueError("no such column: 'price'")
 
 
+def exits(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """Somebody's script at heart."""
+    raise SystemExit("no data today")
+
+
+def holds_while_it_runs(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """Holds 200 MB as a model and its optimizer would."""
+    state = bytearray(os.urandom(1 << 20) * 200)
+    if not report(_report(1, recipe.train.epochs, 0.5)):
+        raise Pruned(len(state) and 1)
+    raise AssertionError("told to go on")
+
+
 def dies_once(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
     """Kills its own process after two epochs, the first time."""
     mark = folder / "died"

@@ -81,6 +81,8 @@ def test_what_the_tracker_is_owed_shrinks_as_it_is_delivered(catalog: Catalog) -
     assert [t.number for t in catalog.owed_trials(study.id)] == [0]
 
     catalog.set_trial(trial.id, run_id="r")
+    assert [t.number for t in catalog.owed_trials(study.id)] == [0], "its recipe"
+    catalog.set_trial(trial.id, described=True)
     assert catalog.owed_trials(study.id) == []
     owed = catalog.owed_epochs(study.id, most=2)
     assert [(run, epoch.epoch) for run, epoch in owed] == [("r", 1), ("r", 2)]
@@ -91,6 +93,33 @@ def test_what_the_tracker_is_owed_shrinks_as_it_is_delivered(catalog: Catalog) -
     assert [t.number for t in catalog.owed_trials(study.id)] == [0]
     catalog.set_trial(trial.id, delivered=True)
     assert catalog.owed_trials(study.id) == []
+    catalog.mark_delivered([epoch.id for _, epoch in catalog.owed_epochs(study.id, most=2)])
+    assert catalog.owes(study.id), "its recipe as a file"
+    assert [t.number for t in catalog.owed_files(study.id)] == [0]
+    catalog.set_trial(trial.id, files_delivered=True)
+    assert not catalog.owes(study.id)
+
+
+def test_all_that_was_delivered_is_owed_again_to_another_tracker(catalog: Catalog) -> None:
+    study = _study(catalog)
+    other = catalog.add_study("other", digest="d", text="t", metric="validation.loss", trials_asked=1)
+    for row in (study, other):
+        trial = catalog.add_trial(row.id, 0, params={}, recipe={"seed": 1})
+        catalog.add_epoch(trial.id, _report(1))
+        catalog.end_trial(trial.id, "complete", value=0.5)
+        catalog.set_trial(trial.id, run_id="r", described=True, files_delivered=True, delivered=True)
+        catalog.mark_delivered([epoch.id for epoch in catalog.epochs(row.id)[trial.id]])
+        catalog.set_study(row.id, run_id="p", tracking_uri="http://here", winner={"trial": 0, "model_version": "1"})
+
+    catalog.owe_again(study.id, "http://there")
+    row = catalog.study("digits")
+    assert (row.run_id, row.tracking_uri, row.winner) == (None, "http://there", {"trial": 0})
+    assert [t.run_id for t in catalog.owed_trials(study.id)] == [None]
+    catalog.set_trial(catalog.trial(study.id, 0).id, run_id="new")
+    assert [(run, epoch.epoch) for run, epoch in catalog.owed_epochs(study.id, most=10)] == [("new", 1)]
+    assert [t.number for t in catalog.owed_files(study.id)] == [0]
+    assert not catalog.owes(other.id)
+    assert catalog.study("other").winner == {"trial": 0, "model_version": "1"}
 
 
 def test_only_one_of_many_takes_the_owner_over(catalog: Catalog) -> None:
@@ -115,6 +144,7 @@ def test_looking_at_a_home_that_is_not_there_makes_nothing(tmp_path: Path) -> No
     catalog = Catalog(f"sqlite:///{tmp_path / 'nowhere' / 'a.db'}", create=False)
     assert catalog.studies() == []
     assert not (tmp_path / "nowhere").exists()
+    catalog.close()
 
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ from typing import Any
 import pytest
 
 from sweeper.catalog import Catalog, TrialRow
-from sweeper.dispatch import InProcessWorkers, RayWorkers, Workers, import_paths
+from sweeper.dispatch import InProcessWorkers, RayWorkers, Workers, _slots, _slots_on, import_paths
 from sweeper.errors import StudyFailed, WorkersError
 from sweeper.run import RETRIES, run_study
 from sweeper.search import Search
 from sweeper.study import Workers as WorkersSection
 from sweeper.study import load_study
+from sweeper.study_folder import StudyFolder
 
 WriteStudy = Callable[..., Path]
 
@@ -31,7 +33,16 @@ def _run(file: Path, workers: Workers, fakes: Path, folder: Path) -> tuple[list[
     catalog, search = Catalog(url), Search(study, url)
     row = catalog.add_study(study.name, digest="d", text="", metric=study.search.metric, trials_asked=1)
     try:
-        run_study(study, row, search, workers, catalog, Quiet(), folder=folder / "study", import_paths=(str(fakes),))
+        run_study(
+            study,
+            row,
+            search,
+            workers,
+            catalog,
+            Quiet(),
+            folder=StudyFolder(folder, "small"),
+            import_paths=(str(fakes),),
+        )
         trials, epochs = catalog.trials(row.id), catalog.epochs(row.id)
         return trials, {trial.number: [e.epoch for e in epochs.get(trial.id, [])] for trial in trials}
     finally:
@@ -41,7 +52,7 @@ def _run(file: Path, workers: Workers, fakes: Path, folder: Path) -> tuple[list[
 
 
 def _pids(folder: Path) -> list[int]:
-    return [int(path.read_text()) for path in sorted((folder / "study" / "trials").glob("*/pid"))]
+    return [int(path.read_text()) for path in sorted(StudyFolder(folder, "small").trials.glob("*/pid"))]
 
 
 @pytest.mark.slow
@@ -104,3 +115,35 @@ def test_what_can_never_be_placed_is_said_before_anything_runs() -> None:
 def test_each_folder_of_modules_is_named_once_in_order(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     assert import_paths([first, second, tmp_path / "b" / ".." / "a"]) == (str(first), str(second))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "slots"),
+    [
+        ([(16, 2)], 1, 0.6, 2),  # a share of a GPU never spans two: one slot on each, 0.4 left over twice
+        ([(16, 2)], 1, 0.5, 4),
+        ([(16, 8)], 1, 3, 2),
+        ([(2, 0), (2, 0)], 3, 0, 0),  # four cores, but none has three
+        ([(4, 1), (8, 4)], 2, 1, 5),
+        ([(3, 10)], 1, 0.1, 3),
+        ([(10, 1)], 0.1, 0.1, 10),
+    ],
+)
+def test_slots_are_counted_on_each_node(nodes: list[tuple[float, float]], cpus: float, gpus: float, slots: int) -> None:
+    assert sum(_slots_on(*node, cpus, gpus) for node in nodes) == slots
+
+
+def test_by_default_there_is_one_slot_a_gpu_or_as_many_as_cores_allow() -> None:
+    assert _slots(WorkersSection(), [(16, 4)]) == (1, 1, 4)
+    assert _slots(WorkersSection(cpus=2), [(8, 0)]) == (2, 0, 4)
+    assert _slots(WorkersSection(gpus=0), [(16, 4)]) == (1, 0, 16)
+
+
+@pytest.mark.slow
+def test_ray_leaves_sigterm_to_the_study() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    workers = RayWorkers(WorkersSection(concurrent=1))
+    try:
+        assert signal.getsignal(signal.SIGTERM) is before
+    finally:
+        workers.close()

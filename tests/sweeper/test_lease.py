@@ -4,13 +4,15 @@ import dataclasses
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from sweeper import lease
 from sweeper.catalog import Catalog
 from sweeper.errors import StudyHeld
-from sweeper.lease import STALE_SECONDS, Lease, is_held
+from sweeper.lease import STALE_SECONDS, Lease, is_held, machine
 from sweeper.provenance import host
 
 
@@ -44,7 +46,14 @@ def test_the_lease_of_a_dead_process_here_is_taken_over_at_once(catalog: Catalog
     dead.wait()
     study = catalog.study("digits")
     assert catalog.swap_owner(
-        study.id, expected=None, owner="x", owner_host=host(), owner_pid=dead.pid, heartbeat_at=9e9
+        study.id,
+        expected=None,
+        owner="x",
+        owner_host=host(),
+        owner_machine=machine(),
+        owner_pid=dead.pid,
+        owner_pid_since=1.0,
+        heartbeat_at=9e9,
     )
     with Lease(catalog, "digits"):
         assert catalog.study("digits").owner_pid == os.getpid()
@@ -52,7 +61,39 @@ def test_the_lease_of_a_dead_process_here_is_taken_over_at_once(catalog: Catalog
 
 def test_the_lease_of_another_machine_holds_until_its_heart_stops(catalog: Catalog) -> None:
     row = dataclasses.replace(
-        catalog.study("digits"), owner="x", owner_host="elsewhere", owner_pid=1, heartbeat_at=1000.0
+        catalog.study("digits"),
+        owner="x",
+        owner_host=host(),
+        owner_machine="elsewhere",
+        owner_pid=os.getpid(),
+        heartbeat_at=1000.0,
     )
     assert is_held(row, now=1000.0 + STALE_SECONDS - 1)
     assert not is_held(row, now=1000.0 + STALE_SECONDS + 1)
+
+
+def test_a_process_number_used_again_is_not_the_owner(catalog: Catalog) -> None:
+    with Lease(catalog, "digits"):
+        row = catalog.study("digits")
+        assert is_held(row)
+        assert not is_held(dataclasses.replace(row, owner_pid_since=(row.owner_pid_since or 0) - 1))
+
+
+def test_a_dead_process_that_nobody_has_buried_yet_is_dead(catalog: Catalog) -> None:
+    zombie = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    assert lease._running_since(zombie.pid) is None
+    zombie.wait()
+
+
+def test_whoever_lost_the_study_is_interrupted(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.05)
+    held = Lease(catalog, "digits")
+    held.__enter__()
+    row = catalog.study("digits")
+    assert catalog.swap_owner(row.id, expected=row.owner, owner="another")
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(30)
+    held.__exit__(None, None, None)
+    assert held.lost
+    assert catalog.study("digits").owner == "another", "the lease of the other is left alone"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +12,17 @@ from sweeper.catalog import Catalog
 from sweeper.errors import StoreError, StudyError
 from sweeper.publish import check_digest, publish_winner, pull
 from sweeper.rank.leaderboard import rank
+from sweeper.study_folder import StudyFolder
 from trials import Recipe, load_model, run_trial
 from trials.data import load_splits
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalog, Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalog, StudyFolder]]:
     """A catalog that knows one real trial, trained below the study's folder."""
-    folder = tmp_path_factory.mktemp("study")
-    catalog = Catalog(f"sqlite:///{folder / 'a.db'}")
+    home = tmp_path_factory.mktemp("home")
+    folder = StudyFolder(home, "small")
+    catalog = Catalog(f"sqlite:///{home / 'a.db'}")
     study = catalog.add_study("small", digest="d", text="", metric="validation.accuracy", trials_asked=1)
     recipe = Recipe.model_validate(
         {
@@ -29,21 +32,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalog, Path]:
             "train": {"epochs": 2, "optimizer": {"name": "adam", "lr": 0.01}, "ema": {"decay": 0.9}},
         }
     )
-    result = run_trial(recipe, folder / "trials" / "0000", device="cpu")
+    result = run_trial(recipe, folder.trial(0), device="cpu")
     trial = catalog.add_trial(study.id, 0, params={}, recipe=json.loads(recipe.model_dump_json()))
     kept = [(file, f"trials/0000/{file.path}", file.metrics["validation.accuracy"]) for file in result.weights]
     catalog.end_trial(trial.id, "complete", value=kept[0][2], weights=kept)
-    return catalog, folder
+    yield catalog, folder
+    catalog.close()
 
 
-def _publish(finished: tuple[Catalog, Path]) -> dict[str, object]:
+def _publish(finished: tuple[Catalog, StudyFolder]) -> dict[str, object]:
     catalog, folder = finished
     study = catalog.study("small")
     best = rank(catalog.weights(study.id), study.metric)[0]
-    return publish_winner(catalog, study, best, folder, file_folder=folder)
+    return publish_winner(catalog, study, best, folder, file_folder=folder.root)
 
 
-def test_the_test_split_is_looked_at_once(finished: tuple[Catalog, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_split_is_looked_at_once(
+    finished: tuple[Catalog, StudyFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from trials import score
 
     looks = []
@@ -55,7 +61,7 @@ def test_the_test_split_is_looked_at_once(finished: tuple[Catalog, Path], monkey
     assert looks.count("test") == 1, "a restart looks no second time"
 
 
-def test_what_is_pulled_is_worth_what_the_record_says(finished: tuple[Catalog, Path], tmp_path: Path) -> None:
+def test_what_is_pulled_is_worth_what_the_record_says(finished: tuple[Catalog, StudyFolder], tmp_path: Path) -> None:
     catalog, folder = finished
     record = _publish(finished)
     assert pull(catalog, "small", folder, tmp_path / "best") == record
@@ -80,7 +86,7 @@ def test_what_is_pulled_is_worth_what_the_record_says(finished: tuple[Catalog, P
     ]
 
 
-def test_a_folder_in_use_is_left_alone(finished: tuple[Catalog, Path], tmp_path: Path) -> None:
+def test_a_folder_in_use_is_left_alone(finished: tuple[Catalog, StudyFolder], tmp_path: Path) -> None:
     catalog, folder = finished
     _publish(finished)
     (tmp_path / "best").mkdir()
@@ -96,8 +102,8 @@ def test_a_folder_in_use_is_left_alone(finished: tuple[Catalog, Path], tmp_path:
 def test_a_study_without_a_winner_says_where_it_stands(tmp_path: Path) -> None:
     catalog = Catalog(f"sqlite:///{tmp_path / 'a.db'}")
     catalog.add_study("new", digest="d", text="", metric="validation.accuracy", trials_asked=1)
-    with pytest.raises(StudyError, match="study 'new' has no winner yet: it is stopped"):
-        pull(catalog, "new", tmp_path, tmp_path / "best")
+    with pytest.raises(StudyError, match="study 'new' has no winner yet: see its trials"):
+        pull(catalog, "new", StudyFolder(tmp_path, "new"), tmp_path / "best")
     catalog.close()
 
 

@@ -15,6 +15,7 @@ from sweeper.errors import StudyFailed
 from sweeper.run import run_study
 from sweeper.search import Search
 from sweeper.study import load_study
+from sweeper.study_folder import StudyFolder
 from trials.result import EpochReport
 
 WriteStudy = Callable[..., Path]
@@ -69,7 +70,7 @@ class Bench:
                 workers,
                 catalog,
                 watcher,
-                folder=self.folder / "study",
+                folder=StudyFolder(self.folder, "small"),
                 import_paths=(str(self.fakes),),
             )
         finally:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+import socket
 from pathlib import Path
 
 import torch
@@ -68,3 +70,36 @@ def test_threads_are_set_for_each_trial() -> None:
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_trial_that_exits_is_a_failed_trial_and_the_slot_lives_on(tmp_path: Path, fakes: Path) -> None:
+    runner = Runner("fake_training:exits")
+    for _ in range(2):
+        event = runner.start(_job(tmp_path, fakes))
+        assert isinstance(event, Failed)
+        assert event.reason == "SystemExit: no data today"
+    runner.close()
+
+
+def test_a_worker_that_does_not_see_the_study_says_so(tmp_path: Path, fakes: Path) -> None:
+    runner = Runner("fake_training:instant")
+    job = dataclasses.replace(_job(tmp_path / "trial", fakes), must_see=str(tmp_path / "study.yaml"))
+    event = runner.start(job)
+    assert isinstance(event, Failed)
+    assert event.reason == (
+        f"{socket.gethostname()} does not see {tmp_path}/study.yaml: SWEEPER_HOME must be a folder that all nodes share"
+    )
+    (tmp_path / "study.yaml").write_text("study: x")
+    assert isinstance(runner.start(job), Reported)
+    runner.close()
+
+
+def test_what_a_stopped_trial_held_does_not_count_as_kept(tmp_path: Path, fakes: Path) -> None:
+    """200 MB of a pruned trial are gone with it: measured while its exception is handled they would still be there."""
+    runner = Runner("fake_training:holds_while_it_runs")
+    for _ in range(3):
+        assert isinstance(runner.start(_job(tmp_path, fakes)), Reported)
+        event = runner.advance(False)
+        assert isinstance(event, Stopped)
+        assert event.kept_bytes < 100 << 20
+    runner.close()
