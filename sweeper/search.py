@@ -68,6 +68,8 @@ class Search:
     def __init__(self, study: Study, url: str) -> None:
         self._study, self._url = study, url
         self._open: dict[int, optuna.Trial] = {}
+        # Counted and noted here, since only this process writes the history: each look would read all trials again.
+        self._known_epochs: dict[int, set[int]] = {}
         with _reaching(url):
             self._storage = _open_storage(url)
             self._history = optuna.create_study(
@@ -79,29 +81,29 @@ class Search:
             )
             for point in study.start_with:
                 self._history.enqueue_trial(point, skip_if_exists=True)
+            states = [trial.state for trial in self._history.get_trials(deepcopy=False)]
+        self.asked = len(states) - states.count(TrialState.WAITING)
+        """How many trials have been asked for; those of `start_with` wait in the history until then."""
 
     def close(self) -> None:
         """Give the database connections back."""
         self._storage.remove_session()
         self._storage.engine.dispose()
 
-    @property
-    def asked(self) -> int:
-        """How many trials have been asked for; those of `start_with` wait in the history until then."""
-        with _reaching(self._url):
-            return sum(t.state != TrialState.WAITING for t in self._history.get_trials(deepcopy=False))
-
     def ask(self) -> Proposal:
         """The next trial to run."""
-        number = self.asked
         with _reaching(self._url):
-            self._history.sampler = self._sampler(number)
-            return self._decide(self._history.ask())
+            self._history.sampler = self._sampler(self.asked)
+            trial = self._history.ask()
+            self.asked += 1
+            self._known_epochs[trial.number] = set()
+            return self._decide(trial)
 
     def reopen(self, number: int) -> Proposal:
         """The same proposal again, for a trial that was interrupted: what was sampled stays."""
         with _reaching(self._url):
             frozen = self._history.get_trials(deepcopy=False)[number]
+            self._known_epochs[number] = set(frozen.intermediate_values)
             self._history.sampler = self._sampler(number)
             return self._decide(optuna.Trial(self._history, frozen._trial_id))
 
@@ -129,8 +131,9 @@ class Search:
         trial = self._open[number]
         with _reaching(self._url):
             # A continued trial tells its newest epoch again, which Optuna may know already.
-            if epoch not in self._history.get_trials(deepcopy=False)[number].intermediate_values:
+            if epoch not in self._known_epochs[number]:
                 trial.report(value, step=epoch)
+                self._known_epochs[number].add(epoch)
             return not trial.should_prune()
 
     def complete(self, number: int, value: float) -> None:
