@@ -110,8 +110,7 @@ def _same_study(catalog: Catalog, study: Study, settings: Settings) -> StudyRow:
     """
     row = catalog.study(study.name)
     if row.digest != study.digest:
-        counts = catalog.count_trials(row.id)
-        if row.state == "finished" or counts.get("complete") or counts.get("pruned"):
+        if _has_come_to_something(catalog, row):
             difference = difflib.unified_diff(
                 row.text.splitlines(), study.text.splitlines(), "started before", str(study.path), lineterm="", n=1
             )
@@ -126,6 +125,15 @@ def _same_study(catalog: Catalog, study: Study, settings: Settings) -> StudyRow:
         catalog.reset_study(row.id)
     catalog.set_study(row.id, **_said(study))
     return catalog.study(study.name)
+
+
+def _has_come_to_something(catalog: Catalog, row: StudyRow) -> bool:
+    """Whether beginning anew would lose work: a trial that ended well, or one with epochs to go on from."""
+    known = catalog.epochs(row.id)
+    return row.state == "finished" or any(
+        trial.state in ("complete", "pruned") or (trial.state != "failed" and trial.id in known)
+        for trial in catalog.trials(row.id)
+    )
 
 
 def _run(call: _Start, lease: Lease) -> int:
