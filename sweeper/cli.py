@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sweeper.catalog import Catalog
     from sweeper.settings import Settings
 
+PIPE_COLUMNS = 400
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -179,4 +181,5 @@ def _catalog(settings: Settings) -> Catalog:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    # In a pipe nothing is folded, so that a line can be searched for.
+    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)

@@ -183,8 +183,10 @@ def _complete(sweep: _Sweep, event: Completed) -> None:
         "device": result.device,
         "peak_memory_bytes": result.peak_memory_bytes,
         "skipped_steps": result.skipped_steps,
-        "notes": list(result.notes),
-        "weights": {f"{file.kind}.{name}": value for file in result.weights for name, value in file.metrics.items()},
+        "notes": "; ".join(result.notes),
+        "weights": {
+            f"weights.{file.kind}.{name}": value for file in result.weights for name, value in file.metrics.items()
+        },
     }
     sweep.catalog.end_trial(trial.row.id, "complete", value=best, facts=facts, weights=kept)
     sweep.search.complete(event.number, best)
