@@ -15,6 +15,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+TRACKING_SERVERS = ("http", "https", "databricks", "uc")
+"""What the URI of a tracking server begins with."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -32,8 +35,14 @@ class Settings:
 
     @property
     def tracking_is_local(self) -> bool:
-        """Whether runs go to a database of our own instead of to a server."""
-        return self.tracking_uri.startswith("sqlite:")
+        """Whether runs go straight to a database or folder, which shows nothing by itself, instead of to a server."""
+        return re.split("[:-]", self.tracking_uri, maxsplit=1)[0].lower() not in TRACKING_SERVERS
+
+    @property
+    def tracking_file(self) -> Path | None:
+        """The database file that MLflow keeps its runs in; ``None`` if they are elsewhere."""
+        found = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", self.tracking_uri)
+        return None if found is None else Path(found[1])
 
     def study_folder(self, name: str) -> Path:
         """The folder of one study: its file, its trials, its winner."""
@@ -55,7 +64,7 @@ def load_settings(home: Path | None = None) -> Settings:
     return Settings(
         home=folder,
         database_url=_psycopg(os.environ.get("SWEEPER_DATABASE_URL") or f"sqlite:///{folder / 'sweeper.db'}"),
-        tracking_uri=os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}",
+        tracking_uri=_psycopg(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"),
         ray_address=os.environ.get("RAY_ADDRESS") or None,
     )
 

@@ -1,62 +1,36 @@
-"""MLflow: one parent run for the study, a child run for each trial. The only module that knows MLflow.
+"""MLflow: one parent run for the study, a child run for each trial.
 
 A thread delivers what the catalog says is owed, in batches, off the training path. Nothing is queued in memory: a
 tracking server that is away, or a restart, costs lateness and no more. Delivery is idempotent: a metric carries the
-time of its report, and MLflow keeps one row for the same name, step, time and value; a run is looked up by its tag
-before it is made.
+time of its report, and MLflow keeps one row for the same name, step, time and value; a run is looked up by its tags
+wherever it may have been made before. Files come last: a place for them that fails withholds no number.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import os
+import json
 import threading
 import time
-import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.catalog import ENDED, Catalog, EpochRow, StudyRow, TrialRow
 from sweeper.errors import StoreError, TrackingError
+from sweeper.mlflow_client import as_tracking_error, in_one_line, is_active_run, quiet
+from sweeper.mlflow_runs import StudyRuns
 from sweeper.settings import Settings, without_password
+from sweeper.user_code import module_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 BATCH = 200
 """Epochs fetched from the catalog at a time."""
-BATCH_METRICS = 1000
-"""MLflow's own limit for one `log_batch`."""
-RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-
-
-def connect(settings: Settings) -> MlflowClient:
-    """A client for the tracking server, or for the local database, which is created if need be.
-
-    Raises:
-        TrackingError: it cannot be reached.
-    """
-    # A dead server would otherwise block a call for minutes: what is owed is kept and tried again anyway.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    import mlflow
-    from mlflow import MlflowClient
-
-    for noisy in ("mlflow", "alembic"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    mlflow.set_tracking_uri(settings.tracking_uri)
-    mlflow.set_registry_uri(settings.tracking_uri)
-    try:
-        return MlflowClient(settings.tracking_uri, settings.tracking_uri)
-    except Exception as error:
-        raise _as_tracking_error(settings, error) from error
+FILES_PAUSE_SECONDS = 60.0
+"""How long no file is tried after one that could not be stored: each try may take as long as a call may."""
 
 
 @dataclass
@@ -79,16 +53,22 @@ class Tracker:
     tags: Mapping[str, str]
     interval_seconds: float = 2.0
     last_error: str | None = None
+    """Why the newest delivery failed, or why files are missing in it, in one line."""
     _is_live: bool = False
-    _client: MlflowClient | None = None
     _run_id: str | None = None
-    _experiment_id: str | None = None
     _born_at: float = field(default_factory=time.time)
+    _tried: set[int] = field(default_factory=set)
+    _study_file_stored: bool = False
+    _files_error: str | None = None
+    _files_from: float = 0.0
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
+    def __post_init__(self) -> None:
+        self._runs = StudyRuns(self.settings, self.study, self.tags)
+
     def start(self) -> None:
-        """Begin to deliver in the background."""
+        """Begin to deliver in the background; runs that an earlier orchestrator left are shown as running again."""
         self._is_live = True
         self._thread = threading.Thread(target=self._deliver_until_stopped, name="tracker", daemon=True)
         self._thread.start()
@@ -99,6 +79,7 @@ class Tracker:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
+        self._files_from = 0.0
         return self._try_to_deliver()
 
     @property
@@ -113,9 +94,16 @@ class Tracker:
         Raises:
             TrackingError: MLflow cannot be reached.
         """
-        if self._client is None:
-            self._client = connect(self.settings)
-        return self._client
+        return self._runs.client
+
+    def owes(self) -> bool:
+        """Whether this MLflow has not heard of everything, as far as can be told without connecting to it."""
+        database = self.settings.tracking_file
+        return (
+            self.catalog.study(self.study.name).tracking_uri != self._here
+            or (database is not None and not database.exists())
+            or self.catalog.owes(self.study.id)
+        )
 
     def deliver(self) -> None:
         """Deliver all that is owed now.
@@ -123,37 +111,41 @@ class Tracker:
         Raises:
             TrackingError: MLflow cannot be reached; what is owed stays owed.
         """
-        try:
-            self._open_parent()
-            trials = self.catalog.owed_trials(self.study.id)
-            for trial in trials:
-                if trial.run_id is None:
-                    self._open_child(trial)
-            while owed := self.catalog.owed_epochs(self.study.id, BATCH):
-                self._log_epochs(owed)
-            for trial in self.catalog.owed_trials(self.study.id):
-                if trial.state in ENDED and trial.run_id is not None:
-                    self._end_child(trial, trial.run_id)
-        except (TrackingError, StoreError):
-            raise
-        except Exception as error:
-            raise _as_tracking_error(self.settings, error) from error
+        with as_tracking_error(self.settings):
+            try:
+                self._deliver()
+            except Exception:
+                self._run_id = None  # whether it is there still is asked anew
+                self._runs.look_up_anew()
+                raise
+
+    def open_parent(self) -> str:
+        """The parent run, made now if there is none."""
+        if self._run_id is None:
+            run_id = self._known_parent() or self._make_parent()
+            if self._is_live:
+                for left in (run_id, *self._open_runs()):
+                    self.client.update_run(left, status="RUNNING")
+            self._run_id = run_id
+        return self._run_id
 
     def end(self, status: str, metrics: Mapping[str, float] | None = None) -> None:
-        """End the parent run.
+        """End the parent run, and the runs of trials that have not ended: an unfinished study leaves some.
 
         Raises:
             TrackingError: MLflow cannot be reached.
         """
-        try:
-            run_id = self._open_parent()
+        with as_tracking_error(self.settings):
+            run_id = self.open_parent()
             for name, value in (metrics or {}).items():
                 self.client.log_metric(run_id, name, value)
+            for left in self._open_runs():
+                self.client.set_terminated(left, "KILLED")
             self.client.set_terminated(run_id, status)
-        except TrackingError:
-            raise
-        except Exception as error:
-            raise _as_tracking_error(self.settings, error) from error
+
+    @property
+    def _here(self) -> str:
+        return without_password(self.settings.tracking_uri)
 
     def _deliver_until_stopped(self) -> None:
         while not self._stop.wait(self.interval_seconds):
@@ -165,117 +157,95 @@ class Tracker:
         except (TrackingError, StoreError) as error:
             self.last_error = str(error)
             return False
-        self.last_error = None
+        self.last_error = self._files_error
         return True
 
-    def _open_parent(self) -> str:
-        if self._run_id is None:
-            client = self.client
-            known = self.catalog.study(self.study.name).run_id
-            self._run_id = known or self._make_parent(client)
-            if known is not None and self._is_live:
-                client.update_run(known, status="RUNNING")
-        return self._run_id
+    def _deliver(self) -> None:
+        self.open_parent()
+        for trial in self.catalog.owed_trials(self.study.id):
+            run_id = trial.run_id or self._open_child(trial)
+            if not trial.described:
+                self._runs.describe(run_id, trial)
+                self.catalog.set_trial(trial.id, described=True)
+        while owed := self.catalog.owed_epochs(self.study.id, BATCH):
+            self._log_epochs(owed)
+        for trial in self.catalog.owed_trials(self.study.id):
+            if trial.state in ENDED and trial.run_id is not None:
+                self._runs.end_child(trial.run_id, trial)
+                # A traceback is one more file.
+                has_all_files = trial.files_delivered and "traceback" not in trial.facts
+                self.catalog.set_trial(trial.id, delivered=True, files_delivered=has_all_files)
+        self._store_files()
 
-    def _make_parent(self, client: MlflowClient) -> str:
-        experiment_id = self._experiment(client)
-        found = client.search_runs([experiment_id], filter_string="tags.`sweeper.role` = 'study'", max_results=1)
-        if found:
-            run_id = str(found[0].info.run_id)
-        else:
-            tags = {**self.tags, "sweeper.study": self.study.name, "sweeper.role": "study"}
-            # The study began before this thread came to make its run.
-            began_ms = int(self.study.created_at * 1000)
-            run = client.create_run(experiment_id, start_time=began_ms, tags=tags, run_name=self.study.name)
-            run_id = str(run.info.run_id)
-        client.log_text(run_id, self.study_text, "study.yaml")
+    def _known_parent(self) -> str | None:
+        """The run that the catalog knows, if this is the MLflow that has it; otherwise all is owed again."""
+        study = self.catalog.study(self.study.name)
+        if study.tracking_uri == self._here and (study.run_id is None or is_active_run(self.client, study.run_id)):
+            return study.run_id
+        self.catalog.owe_again(self.study.id, self._here)
+        self._study_file_stored = False
+        return None
+
+    def _make_parent(self) -> str:
+        run_id = self._runs.find_parent() or self._runs.make_parent()
         self.catalog.set_study(self.study.id, run_id=run_id)
         return run_id
 
-    def _experiment(self, client: MlflowClient) -> str:
-        if self._experiment_id is None:
-            found = client.get_experiment_by_name(self.study.name)
-            where = self.settings.artifacts.as_uri() if self.settings.tracking_is_local else None
-            self._experiment_id = (
-                str(found.experiment_id)
-                if found is not None
-                else str(client.create_experiment(self.study.name, artifact_location=where))
-            )
-        return self._experiment_id
+    def _open_runs(self) -> list[str]:
+        """The runs of trials that have not ended."""
+        trials = self.catalog.trials(self.study.id)
+        return [trial.run_id for trial in trials if trial.state not in ENDED and trial.run_id is not None]
 
-    def _open_child(self, trial: TrialRow) -> None:
-        from mlflow.entities import Param
-
-        client, parent = self.client, self._open_parent()
-        experiment_id = self._experiment(client)
-        # Only a process that died can have made a run and not told the catalog.
-        found = trial.started_at < self._born_at and client.search_runs(
-            [experiment_id], filter_string=f"tags.`sweeper.trial` = '{trial.number}'", max_results=1
-        )
-        if found:
-            run_id = str(found[0].info.run_id)
+    def _open_child(self, trial: TrialRow) -> str:
+        """The run of a trial, made now if there is none; the catalog is told before anything else can fail."""
+        parent = self.open_parent()
+        run_id = None
+        # An earlier process, or an earlier call whose answer was lost, may have made it.
+        if trial.id in self._tried or trial.started_at < self._born_at:
+            run_id = self._runs.find_child(trial)
+        self._tried.add(trial.id)
+        if run_id is None:
+            run_id = self._runs.make_child(trial, parent)
         else:
-            tags = {
-                **self.tags,
-                "mlflow.parentRunId": parent,
-                "sweeper.study": self.study.name,
-                "sweeper.role": "trial",
-                "sweeper.trial": str(trial.number),
-                "seed": str(trial.recipe["seed"]),
-            }
-            run = client.create_run(
-                experiment_id,
-                start_time=int(trial.started_at * 1000),
-                tags=tags,
-                run_name=f"trial {trial.number:04d}",
-            )
-            run_id = str(run.info.run_id)
-        params = [Param(name, str(value)) for name, value in flatten(trial.recipe).items()]
-        client.log_batch(run_id, params=params)
-        client.log_dict(run_id, trial.recipe, "recipe.yaml")
+            self.client.set_tag(run_id, "mlflow.parentRunId", parent)
         self.catalog.set_trial(trial.id, run_id=run_id)
+        return run_id
 
     def _log_epochs(self, owed: Sequence[tuple[str, EpochRow]]) -> None:
-        from mlflow.entities import Metric
-
         by_run: dict[str, list[EpochRow]] = defaultdict(list)
         for run_id, epoch in owed:
             by_run[run_id].append(epoch)
         for run_id, epochs in by_run.items():
-            metrics = [
-                Metric(name, value, int(epoch.reported_at * 1000), epoch.epoch)
-                for epoch in epochs
-                for name, value in {**epoch.metrics, "epoch.seconds": epoch.seconds}.items()
-            ]
-            for start in range(0, len(metrics), BATCH_METRICS):
-                self.client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
+            self._runs.log_epochs(run_id, epochs)
             self.catalog.mark_delivered([epoch.id for epoch in epochs])
 
-    def _end_child(self, trial: TrialRow, run_id: str) -> None:
-        from mlflow.entities import Metric, RunTag
-
-        client, ended_ms = self.client, int((trial.ended_at or time.time()) * 1000)
-        facts = dict(trial.facts)
-        traceback = facts.pop("traceback", None)
-        if traceback:
-            client.log_text(run_id, traceback, "traceback.txt")
-        numbers: dict[str, float] = {} if trial.value is None else {"value": trial.value}
-        numbers |= facts.pop("weights", {})
-        tags = [RunTag("state", trial.state), *[RunTag(name, str(value)) for name, value in facts.items()]]
-        if trial.reason:
-            tags.append(RunTag("reason", trial.reason[:4900]))
-        client.log_batch(
-            run_id, metrics=[Metric(name, value, ended_ms, 0) for name, value in numbers.items()], tags=tags
-        )
-        client.set_terminated(run_id, RUN_STATUS[trial.state], end_time=ended_ms)
-        self.catalog.set_trial(trial.id, delivered=True)
+    def _store_files(self) -> None:
+        """Store the files that are owed; a failure is remembered, and they are tried again later."""
+        if time.monotonic() < self._files_from:
+            return
+        try:
+            if not self._study_file_stored:
+                self.client.log_text(self.open_parent(), self.study_text, "study.yaml")
+                self._study_file_stored = True
+            for trial in self.catalog.owed_files(self.study.id):
+                if trial.run_id is not None:
+                    self._runs.store_files(trial.run_id, trial)
+                    self.catalog.set_trial(trial.id, files_delivered=True)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 (each kind of file store raises its own)
+            self._files_error = f"files are missing in {in_one_line(self.settings, error)}"
+            self._files_from = time.monotonic() + FILES_PAUSE_SECONDS
+        else:
+            self._files_error = None
 
 
 def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Sequence[str]) -> str:
     """Log a model package to the study's run, register it and give it the alias ``best``; returns the version.
 
-    The artifact is the package itself (safetensors and JSON) with the `trials` package beside it: loading it runs no
-    pickle and needs no sweeper.
+    The artifact is the package itself (safetensors and JSON) with the `trials` package beside it, and the user's own
+    module where that is a single file: loading it runs no pickle and needs no sweeper. A version that was registered
+    from that run before is not registered again.
 
     Args:
         tracker: holds the client and the parent run.
@@ -290,32 +260,30 @@ def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Seque
 
     import trials
 
-    try:
-        run_id = tracker._open_parent()
-        with _mlflow_quiet(), mlflow.start_run(run_id=run_id):
-            logged = mlflow.pyfunc.log_model(
-                name="model",
-                loader_module="trials.package",
-                data_path=str(package),
-                code_paths=[str(Path(trials.__file__).parent)],
-                pip_requirements=list(requirements),
-                signature=_signature(package),
-                registered_model_name=name,
-            )
-        version = str(logged.registered_model_version)
+    recipe = json.loads((package / "recipe.json").read_bytes())
+    with as_tracking_error(tracker.settings):
+        run_id = tracker.open_parent()
+        version = _registered_version(tracker.client, name, run_id)
+        if version is None:
+            with quiet(), mlflow.start_run(run_id=run_id):
+                logged = mlflow.pyfunc.log_model(
+                    name="model",
+                    loader_module="trials.package",
+                    data_path=str(package),
+                    code_paths=[str(Path(trials.__file__).parent), *map(str, module_files(recipe))],
+                    pip_requirements=list(requirements),
+                    signature=_signature(package),
+                    registered_model_name=name,
+                )
+            version = str(logged.registered_model_version)
         tracker.client.set_registered_model_alias(name, "best", version)
-    except TrackingError:
-        raise
-    except Exception as error:
-        raise _as_tracking_error(tracker.settings, error) from error
     return version
 
 
-@contextmanager
-def _mlflow_quiet() -> Iterator[None]:
-    """MLflow prints what it registers and wants an input example: neither is news to whoever runs a study."""
-    with redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore", category=UserWarning):
-        yield
+def _registered_version(client: MlflowClient, name: str, run_id: str) -> str | None:
+    """The version that a process which died registered from that run."""
+    versions = [found for found in client.search_model_versions(f"name = '{name}'") if found.run_id == run_id]
+    return str(max(int(found.version) for found in versions)) if versions else None
 
 
 def _signature(package: Path) -> Any:
@@ -329,24 +297,3 @@ def _signature(package: Path) -> Any:
         inputs=Schema([TensorSpec(in_type, (-1, *in_shape))]),
         outputs=Schema([TensorSpec(out_type, (-1, *out_shape))]),
     )
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted paths.
-
-    >>> flatten({"train": {"ema": None, "optimizer": {"lr": 0.1}}})
-    {'train.ema': None, 'train.optimizer.lr': 0.1}
-    """
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{path}.")
-        else:
-            flat[path] = value
-    return flat
-
-
-def _as_tracking_error(settings: Settings, error: Exception) -> TrackingError:
-    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return TrackingError(f"MLflow at {without_password(settings.tracking_uri)}: {without_password(cause)}")

@@ -33,9 +33,37 @@ def test_postgresql_is_reached_through_psycopg_3(scheme: str, home: Path, monkey
     assert load_settings().database_url == "postgresql+psycopg://ada:secret@db:5432/sweeper"
 
 
-def test_a_server_elsewhere_is_not_local(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000")
-    assert not load_settings().tracking_is_local
+@pytest.mark.parametrize(
+    ("uri", "local", "file"),
+    [
+        ("http://mlflow:5000", False, None),
+        ("HTTPS://mlflow", False, None),
+        ("databricks", False, None),
+        ("databricks://profile", False, None),
+        ("sqlite:////data/m.db", True, "/data/m.db"),
+        ("sqlite:///here/m.db?timeout=9", True, "here/m.db"),
+        ("sqlite+pysqlite:////data/m.db", True, "/data/m.db"),
+        ("file:///data/mlruns", True, None),
+        ("./mlruns", True, None),
+    ],
+)
+def test_only_a_server_shows_its_runs_by_itself(
+    uri: str, local: bool, file: str | None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    settings = load_settings()
+    assert (settings.tracking_uri, settings.tracking_is_local) == (uri, local)
+    assert settings.tracking_file == (None if file is None else Path(file))
+
+
+def test_runs_in_postgresql_are_local_and_reached_through_psycopg_3(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ada:secret@db:5432/mlflow")
+    settings = load_settings()
+    assert settings.tracking_uri == "postgresql+psycopg://ada:secret@db:5432/mlflow"
+    assert settings.tracking_is_local
+    assert settings.tracking_file is None
 
 
 @pytest.mark.parametrize(

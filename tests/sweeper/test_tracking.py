@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import os
 import socket
 import subprocess
@@ -10,11 +12,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from mlflow.entities import Run
 
 from sweeper.catalog import Catalog, StudyRow
+from sweeper.errors import TrackingError
 from sweeper.settings import Settings
-from sweeper.tracking import Tracker, connect, flatten
+from sweeper.tracking import Tracker, log_model
+from trials.checkpoint import write_weights
+from trials.data import load_splits
+from trials.package import write_package
+from trials.recipe import Recipe
 from trials.result import EpochReport
+
+ROOT = Path(__file__).parents[2]
 
 Server = tuple[subprocess.Popen[bytes], str]
 
@@ -91,7 +102,7 @@ def _train(catalog: Catalog, number: int, state: str = "complete", epochs: int =
     return trial.id
 
 
-def _children(tracker: Tracker) -> dict[str, object]:
+def _children(tracker: Tracker) -> dict[str, Run]:
     client = tracker.client
     experiment = client.get_experiment_by_name("digits")
     runs = client.search_runs([experiment.experiment_id], filter_string="tags.`sweeper.role` = 'trial'")
@@ -186,12 +197,233 @@ def test_a_server_that_is_away_gets_everything_later_once(
     assert not catalog.owes(_study(catalog).id)
 
 
-def test_names_of_nested_sections_are_dotted_paths() -> None:
-    tree = {"a": {"b": {"c": 1}, "d": []}, "e": {}, "f": None}
-    assert flatten(tree) == {"a.b.c": 1, "a.d": [], "e": {}, "f": None}
+def _local(catalog: Catalog, folder: Path, name: str = "mlflow.db") -> Tracker:
+    return _tracker(catalog, f"sqlite:///{folder / name}", folder)
 
 
-def test_a_local_store_is_made_at_first_use(tmp_path: Path) -> None:
-    settings = Settings(tmp_path, "", f"sqlite:///{tmp_path / 'mlflow.db'}", None)
-    assert connect(settings).search_experiments()[0].name == "Default"
-    assert (tmp_path / "mlflow.db").exists()
+def _parents(tracker: Tracker) -> list[Run]:
+    experiment = tracker.client.get_experiment_by_name("digits")
+    return list(tracker.client.search_runs([experiment.experiment_id], filter_string="tags.`sweeper.role` = 'study'"))
+
+
+def _status(tracker: Tracker) -> tuple[str, dict[str, str]]:
+    (parent,) = _parents(tracker)
+    return parent.info.status, {number: run.info.status for number, run in _children(tracker).items()}
+
+
+def test_files_that_cannot_be_stored_withhold_no_number_and_come_later(catalog: Catalog, tmp_path: Path) -> None:
+    tracker = _local(catalog, tmp_path)
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    tracker.client.create_experiment("digits", artifact_location=(tmp_path / "taken" / "artifacts").as_uri())
+    _train(catalog, 0)
+    _train(catalog, 1, state="failed")
+    for _ in range(3):
+        assert tracker.close(), "all but the files is delivered"
+    assert tracker.last_error is not None
+    assert tracker.last_error.startswith(f"files are missing in MLflow at sqlite:///{tmp_path}/mlflow.db: ")
+    assert len(tracker.last_error.splitlines()) == 1
+    assert len(_parents(tracker)) == 1
+    runs = _children(tracker)
+    assert sorted(runs) == ["0", "1"]
+    assert runs["0"].data.params["train.optimizer.lr"] == "0.1"
+    assert [step for step, _ in _history(tracker, runs["0"].info.run_id, "train.loss")] == [1, 2, 3]
+    assert {number: run.info.status for number, run in runs.items()} == {"0": "FINISHED", "1": "FAILED"}
+    assert catalog.owes(_study(catalog).id)
+
+    (tmp_path / "taken").unlink()
+    tracker.deliver()
+    assert catalog.owes(_study(catalog).id), "not tried again at once"
+    assert tracker.close()
+    assert tracker.last_error is None
+    assert not catalog.owes(_study(catalog).id)
+    files = {path.name: path.read_text() for path in (tmp_path / "taken").rglob("*") if path.is_file()}
+    assert files.keys() == {"study.yaml", "recipe.yaml", "traceback.txt"}
+    assert files["traceback.txt"] == "Traceback: line 1\nDiverged: nan"
+
+
+def _losing_its_answer(call: Callable[..., object]) -> Callable[..., object]:
+    """The call, done by a server whose answer is lost."""
+
+    def lose(*args: object, **keywords: object) -> object:
+        call(*args, **keywords)
+        raise ConnectionError("the answer was lost")
+
+    return lose
+
+
+def test_runs_whose_making_was_not_answered_are_not_made_twice(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = _local(catalog, tmp_path)
+    _train(catalog, 0)
+    for _ in range(2):  # the parent's, then the child's
+        with monkeypatch.context() as patch:
+            patch.setattr(tracker.client, "create_run", _losing_its_answer(tracker.client.create_run))
+            with pytest.raises(TrackingError, match="the answer was lost"):
+                tracker.deliver()
+    tracker.deliver()
+    assert len(_parents(tracker)) == 1
+    assert list(_children(tracker)) == ["0"]
+
+
+def test_another_mlflow_gets_everything_and_so_does_the_first_again(catalog: Catalog, tmp_path: Path) -> None:
+    study = _study(catalog)
+    _train(catalog, 0)
+    first = _local(catalog, tmp_path, "first.db")
+    assert first.owes()
+    first.deliver()
+    assert not first.owes()
+    catalog.set_study(study.id, winner={"trial": 0, "model_version": "7"})
+
+    second = _local(catalog, tmp_path, "second.db")
+    assert second.owes()
+    second.deliver()
+    assert not second.owes()
+    (run,) = _children(second).values()
+    assert run.data.tags["mlflow.parentRunId"] == _parents(second)[0].info.run_id == _study(catalog).run_id
+    assert run.data.params["train.optimizer.lr"] == "0.1"
+    assert run.info.status == "FINISHED"
+    assert [step for step, _ in _history(second, run.info.run_id, "train.loss")] == [1, 2, 3]
+    assert _study(catalog).winner == {"trial": 0}, "its model is not registered there"
+
+    _train(catalog, 1)
+    again = _local(catalog, tmp_path, "first.db")
+    again.deliver()
+    assert len(_parents(again)) == 1
+    runs = _children(again)
+    assert sorted(runs) == ["0", "1"]
+    assert all([step for step, _ in _history(again, r.info.run_id, "train.loss")] == [1, 2, 3] for r in runs.values())
+
+
+def test_an_mlflow_that_was_deleted_is_filled_again(catalog: Catalog, tmp_path: Path) -> None:
+    _train(catalog, 0)
+    _local(catalog, tmp_path).deliver()
+    (tmp_path / "mlflow.db").rename(tmp_path / "deleted.db")
+    assert _local(catalog, tmp_path).owes()
+    # Another process, as far as MLflow's cache of open databases goes, and the same address.
+    made_anew = _local(catalog, tmp_path, "empty.db")
+    catalog.set_study(_study(catalog).id, tracking_uri=f"sqlite:///{tmp_path / 'empty.db'}")
+    made_anew.deliver()
+    assert _status(made_anew) == ("RUNNING", {"0": "FINISHED"})
+    assert [step for step, _ in _history(made_anew, _children(made_anew)["0"].info.run_id, "train.loss")] == [1, 2, 3]
+
+
+def test_runs_deleted_by_a_person_are_made_anew(catalog: Catalog, tmp_path: Path) -> None:
+    tracker = _local(catalog, tmp_path)
+    _train(catalog, 0)
+    tracker.deliver()
+    old = {str(_study(catalog).run_id), str(_children(tracker)["0"].info.run_id)}
+    for run_id in old:
+        tracker.client.delete_run(run_id)
+    _train(catalog, 1)
+    assert _local(catalog, tmp_path).close()
+    assert _status(tracker) == ("RUNNING", {"0": "FINISHED", "1": "FINISHED"})
+    assert not old & {run.info.run_id for run in _children(tracker).values()}
+
+
+def test_a_study_begun_anew_has_runs_of_its_own(catalog: Catalog, tmp_path: Path) -> None:
+    _train(catalog, 0, state="failed")
+    before = _local(catalog, tmp_path)
+    before.deliver()
+    catalog.reset_study(_study(catalog).id)
+    _train(catalog, 0)
+    again = _local(catalog, tmp_path)
+    again.deliver()
+    assert again.run_id != before.run_id
+    runs = [run for run in again.client.search_runs(["1"]) if run.data.tags.get("mlflow.parentRunId") == again.run_id]
+    assert [(run.data.tags["sweeper.trial"], run.info.status) for run in runs] == [("0", "FINISHED")]
+
+
+@pytest.mark.parametrize("said", ["KILLED", "FAILED"])
+def test_runs_left_open_are_killed_and_run_again_when_the_study_goes_on(
+    said: str, catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _train(catalog, 0)
+    _train(catalog, 1, state="running")
+    tracker = _local(catalog, tmp_path)
+    assert tracker.close()
+    assert _status(tracker) == ("RUNNING", {"0": "FINISHED", "1": "RUNNING"})
+    catalog.set_trial(catalog.trial(_study(catalog).id, 1).id, state="waiting")
+    tracker.end(said)
+    assert _status(tracker) == (said, {"0": "FINISHED", "1": "KILLED"})
+
+    looking = _local(catalog, tmp_path)
+    looking.deliver()
+    assert _status(looking) == (said, {"0": "FINISHED", "1": "KILLED"}), "nothing runs by looking"
+
+    going_on = _local(catalog, tmp_path)
+    going_on.interval_seconds = 60.0  # delivered below, by hand
+    going_on.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(going_on.client, "update_run", _losing_its_answer(lambda *_, **__: None))
+        with pytest.raises(TrackingError):
+            going_on.deliver()
+    assert going_on.close(), "one failure is made good"
+    assert _status(going_on) == ("RUNNING", {"0": "FINISHED", "1": "RUNNING"})
+
+
+MODULE = """\
+import numpy as np
+from torch import nn
+from trials.data import Source
+
+def model(input_shape, num_classes):
+    return nn.Linear(3, num_classes)
+
+def data():
+    targets = np.arange(60) % 2
+    return Source(np.eye(60, 3, dtype=np.float32), targets, ("even", "odd"))
+"""
+PREDICT = """\
+import mlflow, numpy as np
+print(mlflow.pyfunc.load_model("models:/digits@best").predict(np.zeros((1, 3), dtype=np.float32)).tolist())
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of a user's own model, on data of the user's own: for all zeros it gives the odds of its bias, 1:3."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "odds_of_ones_own.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    recipe = Recipe.model_validate(
+        {
+            "data": {"source": "odds_of_ones_own:data"},
+            "model": {"build": "odds_of_ones_own:model", "arguments": {"input_shape": [3]}},
+        }
+    )
+    weights = {"weight": torch.ones(2, 3), "bias": torch.tensor([0.0, math.log(3.0)])}
+    write_weights(tmp_path / "weights.safetensors", weights)
+    splits = load_splits(recipe.data, torch.device("cpu"))
+    # The zeros become something else in the model's eyes, the same for both classes.
+    write_package(tmp_path / "package", recipe, tmp_path / "weights.safetensors", splits)
+    return tmp_path / "package"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default::ResourceWarning")
+def test_a_model_is_registered_once_and_loads_without_the_users_folder(
+    catalog: Catalog, package: Path, tmp_path: Path
+) -> None:
+    tracker = _local(catalog, tmp_path)
+    assert log_model(tracker, package, name="digits", requirements=["torch"]) == "1"
+    # The process died before the catalog was told of it, and before the alias was set.
+    tracker.client.delete_registered_model_alias("digits", "best")
+    again = _local(catalog, tmp_path)
+    assert log_model(again, package, name="digits", requirements=["torch"]) == "1"
+    (version,) = again.client.search_model_versions("name = 'digits'")
+    assert version.run_id == _study(catalog).run_id
+    assert str(again.client.get_model_version_by_alias("digits", "best").version) == "1"
+
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT],
+        cwd=tmp_path / "elsewhere",
+        env={**os.environ, "MLFLOW_TRACKING_URI": tracker.settings.tracking_uri, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    ((even, odd),) = json.loads(done.stdout)
+    assert (even, odd) == (pytest.approx(0.25), pytest.approx(0.75))

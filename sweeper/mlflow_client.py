@@ -1,0 +1,75 @@
+"""The client of MLflow: how it is connected, kept quiet, and how its errors read."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from typing import TYPE_CHECKING
+
+from sweeper.errors import SweeperError, TrackingError
+from sweeper.settings import Settings, without_password
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def connect(settings: Settings) -> MlflowClient:
+    """A client for the tracking server, or for the local database, which is created if need be.
+
+    Raises:
+        TrackingError: it cannot be reached.
+    """
+    # A dead server would otherwise block a call for minutes: what is owed is kept and tried again anyway.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    with as_tracking_error(settings):
+        import mlflow
+        from mlflow import MlflowClient
+
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        mlflow.set_tracking_uri(settings.tracking_uri)
+        mlflow.set_registry_uri(settings.tracking_uri)
+        return MlflowClient(settings.tracking_uri, settings.tracking_uri)
+
+
+@contextmanager
+def as_tracking_error(settings: Settings) -> Iterator[None]:
+    """Say what MLflow, or the way to it, raises in one line that holds no password."""
+    try:
+        yield
+    except SweeperError:
+        raise
+    except Exception as error:
+        raise TrackingError(in_one_line(settings, error)) from error
+
+
+def is_active_run(client: MlflowClient, run_id: str) -> bool:
+    """Whether MLflow knows that run, and nobody deleted it."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(client.get_run(run_id).info.lifecycle_stage) == "active"
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """MLflow prints what it registers and wants an input example: neither is news to whoever runs a study."""
+    with redirect_stderr(io.StringIO()), warnings.catch_warnings(action="ignore", category=UserWarning):
+        yield
+
+
+def in_one_line(settings: Settings, error: Exception) -> str:
+    """What went wrong, and with which MLflow."""
+    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"MLflow at {without_password(settings.tracking_uri)}: {without_password(cause)}"

@@ -1,0 +1,167 @@
+"""The runs of one study in MLflow: found by their tags, made, and told what the catalog's rows say.
+
+Whatever is told twice is kept once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sweeper.catalog import EpochRow, StudyRow, TrialRow
+from sweeper.mlflow_client import connect
+from sweeper.settings import Settings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+BATCH_METRICS = 1000
+"""MLflow's own limit for one `log_batch`."""
+RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+
+
+@dataclass
+class StudyRuns:
+    """The parent run of a study, and a child run for each trial.
+
+    Args:
+        settings: where MLflow is.
+        study: the study's row.
+        tags: commit, versions, host and the like, for every run.
+    """
+
+    settings: Settings
+    study: StudyRow
+    tags: Mapping[str, str]
+    _client: MlflowClient | None = None
+    _experiment_id: str | None = None
+
+    @property
+    def client(self) -> MlflowClient:
+        """The client, connected at first use.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
+        if self._client is None:
+            self._client = connect(self.settings)
+        return self._client
+
+    def look_up_anew(self) -> None:
+        """Forget the experiment: it may be gone."""
+        self._experiment_id = None
+
+    def find_parent(self) -> str | None:
+        """The study's own run, if there is one."""
+        return self._find("sweeper.role", "study")
+
+    def make_parent(self) -> str:
+        """Make the study's own run, which began when the study did."""
+        return self._make(self.study.name, self.study.created_at, {"sweeper.role": "study"})
+
+    def find_child(self, trial: TrialRow) -> str | None:
+        """The run of a trial, if there is one."""
+        return self._find("sweeper.trial", str(trial.number))
+
+    def make_child(self, trial: TrialRow, parent: str) -> str:
+        """Make the run of a trial below ``parent``."""
+        tags = {
+            "mlflow.parentRunId": parent,
+            "sweeper.role": "trial",
+            "sweeper.trial": str(trial.number),
+            "seed": str(trial.recipe["seed"]),
+        }
+        return self._make(f"trial {trial.number:04d}", trial.started_at, tags)
+
+    def describe(self, run_id: str, trial: TrialRow) -> None:
+        """Log the whole recipe as params."""
+        from mlflow.entities import Param
+
+        params = [Param(name, str(value)) for name, value in flatten(trial.recipe).items()]
+        self.client.log_batch(run_id, params=params)
+
+    def log_epochs(self, run_id: str, epochs: Sequence[EpochRow]) -> None:
+        """Log the metrics of epochs, each at the time of its report."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(name, value, int(epoch.reported_at * 1000), epoch.epoch)
+            for epoch in epochs
+            for name, value in {**epoch.metrics, "epoch.seconds": epoch.seconds}.items()
+        ]
+        for start in range(0, len(metrics), BATCH_METRICS):
+            self.client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
+
+    def end_child(self, run_id: str, trial: TrialRow) -> None:
+        """Log how a trial ended."""
+        from mlflow.entities import Metric, RunTag
+
+        ended_ms = int((trial.ended_at or time.time()) * 1000)
+        facts = {name: fact for name, fact in trial.facts.items() if name != "traceback"}
+        numbers: dict[str, float] = {} if trial.value is None else {"value": trial.value}
+        numbers |= facts.pop("weights", {})
+        tags = [RunTag("state", trial.state), *[RunTag(name, str(value)) for name, value in facts.items()]]
+        if trial.reason:
+            tags.append(RunTag("reason", trial.reason[:4900]))
+        self.client.log_batch(
+            run_id, metrics=[Metric(name, value, ended_ms, 0) for name, value in numbers.items()], tags=tags
+        )
+        self.client.set_terminated(run_id, RUN_STATUS[trial.state], end_time=ended_ms)
+
+    def store_files(self, run_id: str, trial: TrialRow) -> None:
+        """Store a trial's recipe, and its traceback if it failed."""
+        self.client.log_dict(run_id, trial.recipe, "recipe.yaml")
+        if trial.facts.get("traceback"):
+            self.client.log_text(run_id, trial.facts["traceback"], "traceback.txt")
+
+    def _experiment(self) -> str:
+        if self._experiment_id is None:
+            found = self.client.get_experiment_by_name(self.study.name)
+            where = self.settings.artifacts.as_uri() if self.settings.tracking_is_local else None
+            self._experiment_id = str(
+                found.experiment_id
+                if found is not None
+                else self.client.create_experiment(self.study.name, artifact_location=where)
+            )
+        return self._experiment_id
+
+    def _find(self, tag: str, value: str) -> str | None:
+        found = self.client.search_runs(
+            [self._experiment()],
+            filter_string=f"tags.`sweeper.begun` = '{self._begun}' and tags.`{tag}` = '{value}'",
+            max_results=1,
+        )
+        return str(found[0].info.run_id) if found else None
+
+    def _make(self, name: str, began_at: float, tags: Mapping[str, str]) -> str:
+        ours = {"sweeper.study": self.study.name, "sweeper.begun": self._begun}
+        run = self.client.create_run(
+            self._experiment(),
+            start_time=int(began_at * 1000),
+            tags={**self.tags, **ours, **tags},
+            run_name=name,
+        )
+        return str(run.info.run_id)
+
+    @property
+    def _begun(self) -> str:
+        """What tells this study from another of its name: one begun anew, or one of another home."""
+        return str(self.study.created_at)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested sections as dotted paths.
+
+    >>> flatten({"train": {"ema": None, "optimizer": {"lr": 0.1}}})
+    {'train.ema': None, 'train.optimizer.lr': 0.1}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{path}.")
+        else:
+            flat[path] = value
+    return flat

@@ -1,0 +1,38 @@
+"""The user's own modules that a recipe names, as files to go with a model."""
+
+from __future__ import annotations
+
+import importlib.util
+import site
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sweeper.study import FILES
+
+
+def module_files(recipe: Mapping[str, Any]) -> list[Path]:
+    """The files of the modules that ``model.build`` and ``data.source`` name as `module:function`.
+
+    Only a module that is a single file of the user's: a package, or what pip installed, is not copied.
+    """
+    names = (recipe["model"]["build"], recipe["data"]["source"])
+    files = (_module_file(str(name)) for name in names)
+    return list(dict.fromkeys(file for file in files if file is not None))
+
+
+def _module_file(name: str) -> Path | None:
+    module, colon, _ = name.partition(":")
+    if not colon or module in FILES or not module.isidentifier():
+        return None
+    try:
+        spec = importlib.util.find_spec(module)
+    except ValueError:  # a module made by hand
+        return None
+    if spec is None or spec.origin is None or spec.submodule_search_locations is not None:
+        return None
+    file = Path(spec.origin)
+    paths = sysconfig.get_paths()
+    installed = [paths[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")] + [site.getusersitepackages()]
+    return file if file.suffix == ".py" and not any(file.is_relative_to(folder) for folder in installed) else None
