@@ -80,7 +80,7 @@ def start(path: Path, settings: Settings, console: Console, *, in_process: bool 
         catalog.add_study(study.name, **_said(study))
         with Lease(catalog, study.name) as lease:
             row = _same_study(catalog, study, settings)
-            tracker = Tracker(settings, catalog, row, study.text, _tags(study, row))
+            tracker = Tracker(settings, catalog, row, study.text, _tags(study))
             call = _Start(study, row, settings, catalog, tracker, console, in_process, train)
             if row.state == "finished":
                 call.say(f"study {study.name!r} is finished; nothing to start")
@@ -246,9 +246,8 @@ def _numbers(winner: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _tags(study: Study, row: StudyRow) -> dict[str, str]:
+def _tags(study: Study) -> dict[str, str]:
     return {
-        "sweeper.begun": str(row.created_at),
         **git_state(study.path.parent),
         **{f"version.{name}": number for name, number in versions().items()},
         "host": host(),
