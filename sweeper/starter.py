@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -61,12 +62,12 @@ seed: 0
 """
 
 
-def starter(source: str) -> str:
+def starter(source: str, out: Path = Path("study.yaml")) -> str:
     """The text of a commented ``study.yaml``.
 
     Args:
-        source: `digits`, or a folder with one subfolder of images per class; a relative path is meant from the folder
-            that the study file will stand in, and is looked up from the current one.
+        source: `digits`, or a folder with one subfolder of images per class.
+        out: the file that the text is for; a relative folder is written as it is seen from there.
 
     Raises:
         StudyError: there is no such folder, or it has fewer than two classes.
@@ -81,7 +82,8 @@ def starter(source: str) -> str:
     if len(classes) < 2:
         wanted = "expected a folder with one subfolder of images per class"
         raise StudyError(f"{folder}: found {len(classes)} subfolders, {wanted}")
-    data = FOLDER.format(source=json.dumps(f"folder:{folder}", ensure_ascii=False))
+    seen = folder if where.is_absolute() else os.path.relpath(where.parent.resolve() / where.name, out.parent.resolve())
+    data = FOLDER.format(source=json.dumps(f"folder:{seen}", ensure_ascii=False))
     common = COMMON.format(build="small_resnet", epochs=20, trials=30)
     return HEAD.format(name=_study_name(where)) + data + common
 

@@ -27,7 +27,7 @@ def serve(settings: Settings, *, port: int | None, browse: bool, say: Callable[[
     """Run the MLflow server until it is interrupted; returns its exit code.
 
     Args:
-        settings: which database. A tracking server elsewhere is not started again, only named.
+        settings: which database or folder. A tracking server elsewhere is not started again, only named.
         port: where to listen; ``None`` takes 5000 or the next free port.
         browse: open a browser when the page answers.
         say: how to tell the person.
@@ -37,18 +37,20 @@ def serve(settings: Settings, *, port: int | None, browse: bool, say: Callable[[
     """
     if not settings.tracking_is_local:
         say(f"MLFLOW_TRACKING_URI is set: the pages are at {without_password(settings.tracking_uri)}")
-        if browse:
+        if browse and settings.tracking_uri.lower().startswith("http"):
             webbrowser.open(settings.tracking_uri)
         return 0
-    if not (settings.home / "mlflow.db").exists():
+    if settings.tracking_file is not None and not settings.tracking_file.exists():
         raise TrackingError(f"{settings.home}: nothing to show yet; begin with: sweeper start study.yaml")
     chosen = _free_port(port)
     url = f"http://{HOST}:{chosen}"
     say(f"starting the MLflow UI on {url} ...")
     # More than one worker costs ~44 ms a call and shows nothing more.
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(chosen), "--workers", "1"]
-    command += ["--backend-store-uri", settings.tracking_uri, "--artifacts-destination", settings.artifacts.as_uri()]
+    command += ["--artifacts-destination", settings.artifacts.as_uri()]
     quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "ERROR"}
+    # Not in the command, which everyone on this machine can read: it may hold a password.
+    quiet["MLFLOW_BACKEND_STORE_URI"] = settings.tracking_uri
     # Its job runners serve GenAI evaluations: eight idle processes for us.
     quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     with (
@@ -87,7 +89,7 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str, log: IO[st
         if server.poll() is not None:
             log.seek(0)
             last = log.read().strip().splitlines()[-1:]
-            raise TrackingError(f"the MLflow server ended at once: {' '.join(last)}")
+            raise TrackingError(f"the MLflow server ended at once: {without_password(' '.join(last))}")
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=2):
                 return

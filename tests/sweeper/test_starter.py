@@ -16,9 +16,9 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def load(text: str) -> Study:
-    Path("study.yaml").write_text(text)
-    return load_study("study.yaml")
+def load(text: str, out: str = "study.yaml") -> Study:
+    Path(out).write_text(text)
+    return load_study(out)
 
 
 def source(study: Study) -> str:
@@ -53,6 +53,23 @@ def test_a_study_of_a_folder(folder: str, name: str, prefix: str, tmp_path: Path
     folder_of_images(folder)
     study = load(starter(prefix + folder))
     assert (study.name, source(study)) == (name, f"folder:{tmp_path / folder}")
+
+
+@pytest.mark.parametrize("out", ["studies/photos.yaml", "linked/photos.yaml", "../photos.yaml"])
+@pytest.mark.parametrize("named", ["data/photos", "~/photos", "/"])
+def test_the_folder_is_found_from_where_the_file_stands(
+    named: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    (here / "studies").mkdir(parents=True)
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (here / "linked").symlink_to(tmp_path / "far" / "away")
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HOME", str(tmp_path / "ada"))
+    photos = {"data/photos": here / "data" / "photos", "~/photos": tmp_path / "ada" / "photos"}.get(named, here / "p")
+    folder_of_images(str(photos))
+    study = load(starter(str(photos) if named == "/" else named, Path(out)), out)
+    assert Path(source(study).removeprefix("folder:")).resolve() == photos
 
 
 def test_every_key_of_a_starter_that_could_puzzle_has_a_comment() -> None:
