@@ -7,6 +7,7 @@ recipes at its ends or with each of its options, which is enough because each fi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -55,9 +56,15 @@ def validate(model: type[AnyModel], document: Document, space: Space) -> tuple[l
         try:
             valid.append(model.model_validate({**document.data, **decision.sections}))
         except ValidationError as error:
-            translate = _Translator(model.model_json_schema(), document, decision)
+            translate = _Translator(_schema_of(model), document, decision)
             faults += [translate(detail) for detail in error.errors(include_url=False)]
     return valid, faults
+
+
+@cache
+def _schema_of(model: type[BaseModel]) -> Schema:
+    """What the model may be: built at the first fault, since it takes about 30 ms and most files have none."""
+    return model.model_json_schema()
 
 
 class _Translator:
