@@ -5,9 +5,11 @@
     best/epoch-0005.safetensors        raw weights of an epoch that may be needed at the end (its average: ema-0005)
     weights/raw.safetensors            what is kept: raw, ema, best_n
     result.json                        written last: the trial is finished
+    .lock                              held by the one process that trains here; by itself it means nothing
 
 Nothing is ever changed in place. A file or folder is written under a temporary name (``.name.tmp``), synced to disk,
-and renamed; what it replaces is removed only afterwards. One process at a time owns the folder.
+and renamed; what it replaces is removed only afterwards. One process at a time owns the folder, by a lock that the
+operating system lets go of when the process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from trials.errors import TrialError
@@ -32,6 +35,9 @@ from trials.recipe import Recipe
 from trials.result import TrialResult, WeightsKind
 
 Weights = Mapping[str, Tensor]
+
+OWNER_PATIENCE_SECONDS = 60.0
+"""How long a folder that another process owns is waited for: a worker that lost its orchestrator soon ends."""
 
 _CHECKPOINT_NAME = re.compile(r"epoch-(\d{4,})")
 _BEST_NAME = re.compile(r"(?:epoch|ema)-(\d{4,})\.safetensors")
@@ -58,6 +64,24 @@ class TrialFolder:
         self.checkpoints = self.root / "checkpoints"
         self.best = self.root / "best"
         self.weights = self.root / "weights"
+        self.lock = self.root / ".lock"
+
+    @contextlib.contextmanager
+    def owned(self, patience_seconds: float = OWNER_PATIENCE_SECONDS) -> Iterator[None]:
+        """Own the folder, which is made if need be. Raises :class:`TrialError` if another process keeps it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.lock)
+        try:
+            lock.acquire(timeout=patience_seconds)
+        except Timeout as error:
+            raise TrialError(
+                f"{self.root}: another process trains here, still after {patience_seconds:g} s of waiting; expected "
+                "one at a time; end that process or wait for it, then start again"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def checkpoint(self, epoch: int) -> Path:
         """The folder with the state after ``epoch``."""
@@ -73,7 +97,6 @@ class TrialFolder:
 
     def claim(self, recipe: Recipe) -> None:
         """Take the folder for ``recipe``. Raises :class:`TrialError` when it belongs to another one."""
-        self.root.mkdir(parents=True, exist_ok=True)
         if self.recipe.exists():
             there = json.loads(self.recipe.read_bytes())
             differences = list(_differences(there, recipe.model_dump(mode="json"), ""))

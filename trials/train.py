@@ -40,8 +40,9 @@ def run_trial(
     ``device`` is a GPU when there is one, unless said otherwise. The caller's random state and torch's settings are
     left as they were.
 
-    Raises :class:`TrialError` for a folder that belongs to another recipe, :class:`DataError`, :class:`ModelError`,
-    :class:`Diverged`, :class:`OutOfMemory`, and :class:`Pruned` after a ``False``.
+    Raises :class:`TrialError` for a folder that belongs to another recipe or in which another process trains,
+    :class:`DataError`, :class:`ModelError`, :class:`Diverged`, :class:`OutOfMemory`, and :class:`Pruned` after a
+    ``False``.
 
     >>> from trials import Recipe, run_trial
     >>> recipe = Recipe.model_validate_json('{"data": {"source": "digits"}, "model": {"build": "mlp"}}')
@@ -49,41 +50,48 @@ def run_trial(
     {'validation.loss': 0.14, 'validation.accuracy': 0.97}
     """
     where = TrialFolder(folder)
-    where.claim(recipe)
-    result = where.read_result()
-    if result is not None:
-        where.remove_training_state()
-        return result
-    where.remove_leftovers()
-    place = pick_device(device)
-    with kept_random_state(place), arithmetic(recipe.train.precision, place), _named_out_of_memory(place):
-        splits = load_splits(recipe.data, place)
-        fitting = _begin(recipe, splits, place)
-        history = _resume(where, recipe, fitting, splits.digest)
-        if history.epochs:
-            # A kill may have come between the newest checkpoint and its report.
-            _tell(report, history)
-        while not history.over:
-            started = time.perf_counter()
-            _train_and_evaluate(recipe, fitting, splits, history)
-            history.epoch_seconds.append(time.perf_counter() - started)
-            _save(where, fitting, history, splits.digest)
-            history.epoch_seconds[-1] = time.perf_counter() - started
-            _tell(report, history)
-        started = time.perf_counter()
-        weights, notes = keep_weights(where, recipe, fitting, splits, history)
-        result = TrialResult(
-            epochs=history.epochs,
-            weights=weights,
-            notes=notes,
-            parameters=sum(parameter.numel() for parameter in fitting.parameters),
-            seconds=history.seconds + time.perf_counter() - started,
-            device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
-            peak_memory_bytes=torch.cuda.max_memory_allocated(place) if place.type == "cuda" else 0,
-            skipped_steps=fitting.skipped_steps,
-        )
+    with where.owned():
+        where.claim(recipe)
+        result = where.read_result()
+        if result is not None:
+            where.remove_training_state()
+            return result
+        where.remove_leftovers()
+        place = pick_device(device)
+        with kept_random_state(place), arithmetic(recipe.train.precision, place), _named_out_of_memory(place):
+            result = _train(recipe, where, report, place)
         where.finish(result)
     return result
+
+
+def _train(
+    recipe: Recipe, where: TrialFolder, report: Callable[[EpochReport], bool], place: torch.device
+) -> TrialResult:
+    splits = load_splits(recipe.data, place)
+    fitting = _begin(recipe, splits, place)
+    history = _resume(where, recipe, fitting, splits.digest)
+    if history.epochs:
+        # A kill may have come between the newest checkpoint and its report.
+        _tell(report, history)
+    while not history.over:
+        started = time.perf_counter()
+        _train_and_evaluate(recipe, fitting, splits, history)
+        history.epoch_seconds.append(time.perf_counter() - started)
+        _save(where, fitting, history, splits.digest)
+        history.epoch_seconds[-1] = time.perf_counter() - started
+        _tell(report, history)
+    started = time.perf_counter()
+    weights, notes = keep_weights(where, recipe, fitting, splits, history)
+    return TrialResult(
+        epochs=history.epochs,
+        weights=weights,
+        notes=notes,
+        parameters=sum(parameter.numel() for parameter in fitting.parameters),
+        seconds=history.seconds + time.perf_counter() - started,
+        device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+        peak_memory_bytes=torch.cuda.max_memory_allocated(place) if place.type == "cuda" else 0,
+        skipped_steps=fitting.skipped_steps,
+    )
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:

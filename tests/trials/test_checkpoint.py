@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -198,6 +199,42 @@ def test_tied_and_channels_last_weights_come_back_as_they_were(tmp_path: Path) -
     assert weights.keys() == model.state_dict().keys()
     for name, value in model.state_dict().items():
         assert torch.equal(weights[name], value)
+
+
+def _own_until_killed(root: str, ready: Any) -> None:
+    with TrialFolder(root).owned():
+        ready.set()
+        time.sleep(600)
+
+
+def test_one_process_at_a_time_owns_a_folder_and_a_killed_one_no_more(tmp_path: Path) -> None:
+    killable = multiprocessing.get_context("forkserver")
+    killable.set_forkserver_preload(["torch", "trials.checkpoint"])
+    folder, ready = TrialFolder(tmp_path / "trial"), killable.Event()
+    process = killable.Process(target=_own_until_killed, args=(str(folder.root), ready))
+    process.start()
+    assert ready.wait(timeout=120)
+    with pytest.raises(TrialError) as caught, folder.owned(patience_seconds=0.2):
+        pass
+    assert str(caught.value).startswith(f"{folder.root}: another process trains here, still after 0.2 s of waiting")
+    assert "\n" not in str(caught.value)
+
+    killer = threading.Timer(0.3, process.kill)
+    killer.start()
+    with folder.owned():
+        assert not process.is_alive()
+    killer.join()
+    assert folder.lock.exists(), "left over, and no harm"
+
+
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt, Killed])
+def test_a_folder_is_free_after_any_end(end: type[BaseException] | None, tmp_path: Path) -> None:
+    for _ in range(2):
+        with contextlib.suppress(KeyboardInterrupt, Killed), TrialFolder(tmp_path).owned(patience_seconds=0.0):
+            if end is not None:
+                raise end
+    with TrialFolder(tmp_path).owned(patience_seconds=0.0):
+        assert files(tmp_path) == {".lock"}
 
 
 def recipe_of(**train: Any) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import os
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from trials import EpochReport, Recipe, TrialResult, run_trial
+from trials.checkpoint import TrialFolder
 from trials.data import Splits, load_splits
 from trials.errors import DataError, Diverged, ModelError, OutOfMemory, Pruned, TrialError
 from trials.fit.evaluate import evaluate
@@ -181,7 +183,23 @@ def test_a_finished_trial_is_not_trained_again(tmp_path: Path, pictures: str) ->
     assert run_trial(recipe, tmp_path / "trial", reports, "cpu") == first
     assert not reports
     assert files(tmp_path / "trial") == before
-    assert before.keys() == {"recipe.json", "result.json", *weights(tmp_path / "trial")}
+    assert before.keys() == {".lock", "recipe.json", "result.json", *weights(tmp_path / "trial")}
+
+
+@pytest.mark.parametrize("end", [{}, {"stop_at": 1}, {"die_at": 1}], ids=["done", "pruned", "killed"])
+def test_the_folder_is_owned_while_it_trains_and_no_longer(tmp_path: Path, pictures: str, end: dict[str, int]) -> None:
+    told = Reports(**end)
+
+    def report(found: EpochReport) -> bool:
+        with pytest.raises(TrialError, match="another process trains here"), TrialFolder(tmp_path / "trial").owned(0.0):
+            pass
+        return told(found)
+
+    with contextlib.suppress(Pruned, KeyboardInterrupt):
+        run_trial(recipe_of(pictures, {"train.epochs": 1}), tmp_path / "trial", report, "cpu")
+    assert len(told) == 1
+    with TrialFolder(tmp_path / "trial").owned(0.0):
+        pass
 
 
 def test_pruned_means_saved_and_stopped_and_can_go_on(tmp_path: Path, pictures: str) -> None:
