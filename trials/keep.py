@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import safetensors.torch
 import torch
@@ -39,8 +40,8 @@ def keep_weights(
 ) -> tuple[tuple[WeightsFile, ...], tuple[str, ...]]:
     """Write the weights worth keeping, best first by the recipe's metric, and notes about what was decided.
 
-    The mean of the best epochs is kept only if it is not worse than all the others. Leaves ``fitting.model`` with
-    whichever weights were made last.
+    The mean of the best epochs is kept only if it is not worse than all the others; no average is kept whose loss is
+    not finite. Leaves ``fitting.model`` with whichever weights were made last.
     """
     epoch = history.chosen_epoch
     if epoch != history.epochs:
@@ -51,13 +52,18 @@ def keep_weights(
         if epoch != history.epochs:
             fitting.ema.model.load_state_dict(safetensors.torch.load_file(where.best_weights(epoch, "ema")))
         metrics = _refresh_and_evaluate(fitting.ema.model, recipe, splits, fitting.device)
-        kept.append(_keep(where, "ema", fitting.ema.model, metrics, epoch))
+        if _is_finite(metrics):
+            kept.append(_keep(where, "ema", fitting.ema.model, metrics, epoch))
+        else:
+            notes.append(_not_finite_note("ema", metrics))
     if len(history.averaged_epochs) > 1:
         mean = mean_weights([where.best_weights(number) for number in history.averaged_epochs])
         fitting.model.load_state_dict(mean)
         metrics = _refresh_and_evaluate(fitting.model, recipe, splits, fitting.device)
         best = _best_first(kept, recipe.metric)[0]
-        if is_better(recipe.metric, best.metrics[recipe.metric], than=metrics[recipe.metric]):
+        if not _is_finite(metrics):
+            notes.append(_not_finite_note("best_n", metrics))
+        elif is_better(recipe.metric, best.metrics[recipe.metric], than=metrics[recipe.metric]):
             notes.append(_best_n_note(recipe.metric, metrics, best, len(splits.selection)))
         else:
             kept.append(_keep(where, "best_n", fitting.model, metrics, max(history.averaged_epochs)))
@@ -104,6 +110,14 @@ def _keep(
 
 def _best_first(kept: list[WeightsFile], metric: str) -> list[WeightsFile]:
     return sorted(kept, key=lambda file: file.metrics[metric], reverse=METRICS[metric] == "maximize")
+
+
+def _is_finite(metrics: dict[str, float]) -> bool:
+    return all(map(math.isfinite, metrics.values()))
+
+
+def _not_finite_note(kind: WeightsKind, metrics: dict[str, float]) -> str:
+    return f"{kind} not kept: its validation loss is {metrics['validation.loss']}"
 
 
 def _early_stop_note(recipe: Recipe, history: History) -> str:
