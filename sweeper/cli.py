@@ -154,7 +154,7 @@ def init(source: str, out: Path) -> None:
 
     if out.exists():
         raise StudyError(f"{out}: exists already; choose another name with -o")
-    out.write_text(starter(source), encoding="utf-8")
+    out.write_text(starter(source, out), encoding="utf-8")
     click.echo(f"wrote {out}; run it with: sweeper start {out}")
 
 
