@@ -106,7 +106,9 @@ def _children(tracker: Tracker) -> dict[str, Run]:
     client = tracker.client
     experiment = client.get_experiment_by_name("digits")
     runs = client.search_runs([experiment.experiment_id], filter_string="tags.`sweeper.role` = 'trial'")
-    return {run.data.tags["sweeper.trial"]: run for run in runs}
+    by_number = {run.data.tags["sweeper.trial"]: run for run in runs}
+    assert len(by_number) == len(runs), "a trial has one run"
+    return by_number
 
 
 def _history(tracker: Tracker, run_id: str, metric: str) -> list[tuple[int, float]]:
