@@ -53,6 +53,10 @@ class _Start:
     def folder(self) -> StudyFolder:
         return StudyFolder(self.settings.home, self.study.name)
 
+    @property
+    def import_paths(self) -> tuple[str, ...]:
+        return import_paths([self.study.path.parent, Path.cwd()])
+
     def say(self, line: str) -> None:
         # Never wrapped: a line that names a command must still be one when it is copied.
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -82,6 +86,8 @@ def start(path: Path, settings: Settings, console: Console, *, in_process: bool 
             row = _same_study(catalog, study, settings)
             tracker = Tracker(settings, catalog, row, study.text, _tags(study))
             call = _Start(study, row, settings, catalog, tracker, console, in_process, train)
+            # The winner is scored and registered in this process, and may be a user's own `module:function`.
+            sys.path[:0] = [path for path in call.import_paths if path not in sys.path]
             if row.state == "finished":
                 call.say(f"study {study.name!r} is finished; nothing to start")
             else:
@@ -183,9 +189,6 @@ def _train(call: _Start, view: LineView | LiveView) -> None:
     from sweeper.search import Search
 
     study, settings = call.study, call.settings
-    paths = import_paths([study.path.parent, Path.cwd()])
-    # The winner is scored in this process, and may be a user's own `module:function`.
-    sys.path[:0] = [path for path in paths if path not in sys.path]
     view.note("opening the study's history")
     with closing(Search(study, settings.database_url)) as search:
         if not search.running() and search.asked >= study.search.trials:
@@ -197,7 +200,9 @@ def _train(call: _Start, view: LineView | LiveView) -> None:
             else RayWorkers(study.workers, settings.ray_address, call.train)
         )
         try:
-            run_study(study, call.row, search, workers, call.catalog, view, folder=call.folder, import_paths=paths)
+            run_study(
+                study, call.row, search, workers, call.catalog, view, folder=call.folder, import_paths=call.import_paths
+            )
         finally:
             view.note("stopping the workers")
             workers.close()
@@ -220,11 +225,12 @@ def _hand_over(call: _Start) -> None:
     """Deliver what MLflow is still owed of a finished study: epochs, runs, and the model, once."""
     catalog, row, tracker = call.catalog, call.row, call.tracker
     winner = catalog.study(row.name).winner
-    if winner is None or ("model_version" in winner and not catalog.owes(row.id)):
+    if winner is None or ("model_version" in winner and not tracker.owes()):
         return
     status = call.console.status("handing the results to MLflow") if call.console.is_terminal else nullcontext()
     with status:
         delivered = tracker.close()
+        winner = catalog.study(row.name).winner or winner  # another MLflow than before is owed the model again
         if delivered and "model_version" not in winner:
             try:
                 model_version = log_model(tracker, call.folder.winner, name=row.name, requirements=requirements())
