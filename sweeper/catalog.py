@@ -27,6 +27,15 @@ ENDED: tuple[TrialState, ...] = ("complete", "pruned", "failed")
 
 KNOWN_URLS = "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
 
+REMEDIES = {
+    "file is not a database": "move that file away, or choose another SWEEPER_HOME",
+    "disk is full": "make room and start again: nothing recorded is lost",
+    "unable to open database file": "make the folder writable, or choose another with --home",
+    "readonly database": "make the folder writable, or choose another with --home",
+    "Connection refused": "start the server, or correct SWEEPER_DATABASE_URL",
+}
+"""What to do about the faults that a person meets, by a phrase of the database's own message."""
+
 _schema = sa.MetaData()
 
 # Optuna keeps its tables in the same database, among them `studies` and `trials`: hence the prefix.
@@ -196,7 +205,7 @@ class Catalog:
             try:
                 # An idle connection may be cut off by whatever lies between; asked first, it is made anew.
                 self._engine = sa.create_engine(url, pool_pre_ping=True)
-            except (ImportError, ValueError) as error:
+            except (ImportError, ValueError, sa.exc.ArgumentError) as error:
                 raise StoreError(f"database {without_password(url)}: {error}; {KNOWN_URLS}") from error
             if url.startswith("sqlite"):
                 event.listen(self._engine, "connect", use_wal)
@@ -524,7 +533,11 @@ def _study(row: Row[Any]) -> StudyRow:
 def store_error(url: str, error: Exception) -> StoreError:
     """What went wrong with the database, in one line and without its password."""
     cause = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
-    return StoreError(f"database {without_password(url)}: {cause}")
+    return StoreError(f"database {without_password(url)}: {cause}{_remedy(cause)}")
+
+
+def _remedy(cause: str) -> str:
+    return next((f"; {remedy}" for sign, remedy in REMEDIES.items() if sign in cause), "")
 
 
 @contextmanager

@@ -182,4 +182,4 @@ def _console() -> Console:
     from rich.console import Console
 
     # In a pipe nothing is folded, so that a line can be searched for.
-    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    return Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS, emoji=False)

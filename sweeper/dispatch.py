@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from sweeper.study import Workers as WorkersSection
 
 KEPT_LIMIT_BYTES = 1 << 30
 """A worker that holds this much more than after its first trial is replaced."""
+KNOCK_SECONDS = 5.0
 OBJECT_STORE_BYTES = 128 << 20
 """Of a Ray of our own: only recipes and reports travel, and by default Ray takes a third of the memory."""
 
@@ -189,6 +191,7 @@ def _connect(section: WorkersSection, address: str | None) -> Any:
         }
     else:
         place = {"address": address}
+        _knock(address)
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
@@ -201,6 +204,20 @@ def _connect(section: WorkersSection, address: str | None) -> Any:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
     return ray
+
+
+def _knock(address: str) -> None:
+    """Make sure that something listens: Ray itself would try for minutes, and log while it does."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return  # `auto`, or a name that only Ray knows
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
+    except OSError as error:
+        raise WorkersError(
+            f"RAY_ADDRESS={address}: nothing answers there ({error.strerror or error}); start that Ray, or unset "
+            "RAY_ADDRESS to use one of our own"
+        ) from error
 
 
 def _slots(section: WorkersSection, nodes: Sequence[tuple[float, float]]) -> tuple[float, float, int]:

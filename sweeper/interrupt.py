@@ -1,21 +1,43 @@
-"""SIGTERM stops a command just as ctrl-C does, so that what it started is stopped with it."""
+"""Ctrl-C and SIGTERM stop a command alike, so that what it started is stopped with it."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+STOPPED = 130
+"""Exit code of a command that was interrupted: 128 + SIGINT, as shells have it."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SHOW_CURSOR = b"\x1b[?25h\n"
+
 
 @contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Raise `KeyboardInterrupt` in the main thread when the process is asked to end."""
+def stop_as_interrupt(*, second_leaves: bool = False) -> Iterator[None]:
+    """Raise `KeyboardInterrupt` in the main thread when the process is asked to stop.
+
+    Also where a shell started it in the background, deaf to ctrl-C's signal.
+
+    Args:
+        second_leaves: a second signal ends the process at once, whatever is still being put away: for commands whose
+            records are right at any moment.
+    """
 
     def interrupt(*_: object) -> None:
+        if second_leaves:
+            for number in SIGNALS:
+                signal.signal(number, leave)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def leave(*_: object) -> None:
+        if os.isatty(1):
+            os.write(1, _SHOW_CURSOR)  # the live view had hidden it
+        os._exit(STOPPED)
+
+    before = [signal.signal(number, interrupt) for number in SIGNALS]
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)

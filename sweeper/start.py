@@ -16,7 +16,7 @@ from sweeper import show
 from sweeper.catalog import ENDED, Catalog, StudyRow
 from sweeper.dispatch import InProcessWorkers, RayWorkers, import_paths
 from sweeper.errors import StoreError, StudyError, StudyFailed, StudyHeld, TrackingError
-from sweeper.interrupt import sigterm_as_interrupt
+from sweeper.interrupt import STOPPED, stop_as_interrupt
 from sweeper.lease import Lease
 from sweeper.provenance import git_state, host, user, versions
 from sweeper.publish import publish_winner, requirements
@@ -31,9 +31,6 @@ from sweeper.view import LineView, LiveView, Scoreboard, open_view
 
 if TYPE_CHECKING:
     from sweeper.dispatch import Workers
-
-STOPPED = 130
-"""Exit code of a study that was interrupted: 128 + SIGINT, as shells have it."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,9 @@ def start(path: Path, settings: Settings, console: Console, *, in_process: bool 
             if row.state == "finished":
                 call.say(f"study {study.name!r} is finished; nothing to start")
             else:
-                code = _run(call, lease)
+                # Stopping workers and telling MLflow takes seconds, which a second ctrl-C cuts short.
+                with stop_as_interrupt(second_leaves=True):
+                    code = _run(call, lease)
                 if code:
                     return code
             _hand_over(call)
@@ -112,23 +111,24 @@ def _said(study: Study) -> dict[str, Any]:
 def _same_study(catalog: Catalog, study: Study, settings: Settings) -> StudyRow:
     """The study's row, brought up to date with the file if both say the same study.
 
-    A study of which nothing has come yet, such as one with a mistake in a path, is begun anew from the new file.
+    A study of which nothing has come is begun anew: from a new file, or from the same one after it failed, as it does
+    when the data or the user's own code were not right yet.
     """
     row = catalog.study(study.name)
-    if row.digest != study.digest:
-        if _has_come_to_something(catalog, row):
-            difference = difflib.unified_diff(
-                row.text.splitlines(), study.text.splitlines(), "started before", str(study.path), lineterm="", n=1
-            )
-            raise StudyError(
-                f"{study.path}: a study named {study.name!r} was started from a different file; give this one another "
-                "name (`study:`) or start the old file; the difference:\n" + "\n".join(difference)
-            )
+    if (row.digest != study.digest or row.state == "failed") and not _has_come_to_something(catalog, row):
         from sweeper.search import forget
 
         StudyFolder(settings.home, study.name).clear()
         forget(study.name, settings.database_url)
         catalog.reset_study(row.id)
+    elif row.digest != study.digest:
+        difference = difflib.unified_diff(
+            row.text.splitlines(), study.text.splitlines(), "started before", str(study.path), lineterm="", n=1
+        )
+        raise StudyError(
+            f"{study.path}: a study named {study.name!r} was started from a different file; give this one another "
+            "name (`study:`) or start the old file; the difference:\n" + "\n".join(difference)
+        )
     catalog.set_study(row.id, **_said(study))
     return catalog.study(study.name)
 
@@ -148,7 +148,7 @@ def _run(call: _Start, lease: Lease) -> int:
     catalog.set_study(row.id, state="running")
     state = "stopped"
     try:
-        with sigterm_as_interrupt(), open_view(call.console, _scoreboard(call), live=not call.in_process) as view:
+        with open_view(call.console, _scoreboard(call), live=not call.in_process) as view:
             call.tracker.start()
             _train(call, view)
             view.note("ranking the weights kept, then one look at the test split with the winner")

@@ -73,7 +73,7 @@ def starter(source: str, out: Path = Path("study.yaml")) -> str:
         StudyError: there is no such folder, or it has fewer than two classes.
     """
     if source == "digits":
-        return HEAD.format(name="digits") + DIGITS + COMMON.format(build="small_convnet", epochs=12, trials=24)
+        return HEAD.format(name="my-digits") + DIGITS + COMMON.format(build="small_convnet", epochs=12, trials=24)
     folder = Path(source.removeprefix("folder:"))
     where = folder.expanduser()
     if not where.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from typing import IO
 
 from sweeper.errors import TrackingError
-from sweeper.interrupt import sigterm_as_interrupt
+from sweeper.interrupt import stop_as_interrupt
 from sweeper.settings import Settings, without_password
 
 HOST = "127.0.0.1"
@@ -54,7 +55,7 @@ def serve(settings: Settings, *, port: int | None, browse: bool, say: Callable[[
     # Its job runners serve GenAI evaluations: eight idle processes for us.
     quiet["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     with (
-        sigterm_as_interrupt(),
+        stop_as_interrupt(),
         tempfile.TemporaryFile("w+") as log,  # a pipe that nobody reads would fill up and block the server
         subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=log) as server,
     ):
@@ -88,14 +89,24 @@ def _wait_until_it_answers(server: subprocess.Popen[bytes], url: str, log: IO[st
     while time.monotonic() < deadline:
         if server.poll() is not None:
             log.seek(0)
-            last = log.read().strip().splitlines()[-1:]
-            raise TrackingError(f"the MLflow server ended at once: {without_password(' '.join(last))}")
+            raise TrackingError(f"the MLflow server ended at once: {without_password(_cause(log.read()))}")
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     raise TrackingError(f"the MLflow server did not answer on {url} within {START_SECONDS:.0f} s")
+
+
+def _cause(log: str) -> str:
+    """The line of a server's log that says what went wrong: the last exception's, else the last.
+
+    >>> _cause("Traceback (most recent call last):\\nsqlite3.DatabaseError: file is not a database\\n(see: a page)")
+    'sqlite3.DatabaseError: file is not a database'
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()] or ["it said nothing"]
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return (raised or lines)[-1]
 
 
 def _newest_study(url: str) -> str:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+# A shell that starts the tests in the background makes them, and all they start, deaf to ctrl-C's signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FORBID_SKIPS = os.environ.get("SWEEPER_FORBID_SKIPS") == "1"
 

@@ -195,7 +195,7 @@ def test_init_writes_a_file_that_loads_and_never_over_another(sweeper: SweeperCo
     for animal in ("cat", "dog"):
         (tmp_path / "pets" / animal).mkdir(parents=True)
     validator = jsonschema.Draft202012Validator(json.loads(sweeper.run("schema").stdout))
-    for source, name in (("digits", "digits"), ("pets", "pets")):
+    for source, name in (("digits", "my-digits"), ("pets", "pets")):
         done = sweeper.run("init", source, "-o", f"{name}.yaml")
         assert done.stdout == f"wrote {name}.yaml; run it with: sweeper start {name}.yaml\n"
         path = tmp_path / f"{name}.yaml"

@@ -150,7 +150,7 @@ def test_looking_at_a_home_that_is_not_there_makes_nothing(tmp_path: Path) -> No
 def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     path.write_bytes(b"this is not a database" * 100)
-    with pytest.raises(StoreError, match=r"a\.db: file is not a database$"):
+    with pytest.raises(StoreError, match=r"a\.db: file is not a database; move that file away"):
         Catalog(f"sqlite:///{path}")
 
 

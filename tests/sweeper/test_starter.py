@@ -33,7 +33,7 @@ def folder_of_images(name: str, classes: int = 2) -> None:
 
 def test_a_study_of_digits() -> None:
     study = load(starter("digits"))
-    assert (study.name, source(study), study.max_epochs) == ("digits", "digits", 12)
+    assert (study.name, source(study), study.max_epochs) == ("my-digits", "digits", 12)
     assert {"train.optimizer[sgd].lr", "train.optimizer[adamw].lr"} <= {p.name for p in study.space.parameters}
 
 

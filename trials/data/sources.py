@@ -74,6 +74,8 @@ def _open_npz(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise DataError(f"npz:{path}: no such file")
     try:
+        if not zipfile.is_zipfile(path) and not path.read_bytes()[:6] == b"\x93NUMPY":
+            raise DataError(f"npz:{path}: found no numpy file, expected one from numpy.savez with {_NPZ_KEYS}")
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):
             raise DataError(f"npz:{path}: found a single array, expected a file from numpy.savez with {_NPZ_KEYS}")
@@ -103,8 +105,17 @@ def _as_indices(
             if unknown:
                 raise DataError(f"{where}: label {unknown[0]!r} is not among the classes: {', '.join(classes)}")
         return [np.array([index[str(name)] for name in part], dtype=np.int64) for part in labels], classes
-    if classes is None and labels[0].dtype.kind in "iub" and labels[0].size:
-        classes = tuple(str(number) for number in range(int(labels[0].max()) + 1))
+    if labels[0].dtype.kind not in "iub":
+        raise DataError(f"{where}: found labels of type {labels[0].dtype}, expected whole numbers from 0, or strings")
+    if classes is None and labels[0].size:
+        largest = int(labels[0].max())
+        if largest >= labels[0].size:
+            row = int(labels[0].argmax())
+            raise DataError(
+                f"{where}: found the label {largest} in row {row}, among {labels[0].size} examples; expected whole "
+                "numbers from 0 to one less than the number of classes"
+            )
+        classes = tuple(str(number) for number in range(largest + 1))
     return labels, classes or ()
 
 
