@@ -76,6 +76,16 @@ def test_a_study_stopped_by_ctrl_c_goes_on_where_it_was(sweeper: SweeperCommand,
     assert_it_goes_on(sweeper, study)
 
 
+def test_a_second_ctrl_c_leaves_at_once_and_loses_nothing(sweeper: SweeperCommand, study: Path) -> None:
+    with sweeper.running("start", study) as started:
+        started.wait_until(lambda: has_an_epoch(sweeper))
+        started.press_ctrl_c()
+        time.sleep(0.3)  # while the workers are being stopped
+        started.press_ctrl_c()
+        assert started.process.wait(timeout=30) == 130
+        assert_it_goes_on(sweeper, study)
+
+
 def test_a_study_killed_outright_goes_on_where_it_was(sweeper: SweeperCommand, study: Path) -> None:
     with sweeper.running("start", study) as started:
         started.wait_until(lambda: has_an_epoch(sweeper))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,12 @@ def test_ray_leaves_sigterm_to_the_study() -> None:
         assert signal.getsignal(signal.SIGTERM) is before
     finally:
         workers.close()
+
+
+def test_an_address_where_nothing_listens_is_said_at_once() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    for spelled in (address, f"ray://{address}"):
+        with pytest.raises(WorkersError, match=rf"RAY_ADDRESS={spelled}: nothing answers there \(Connection refused\)"):
+            RayWorkers(WorkersSection(concurrent=1), spelled)

@@ -41,6 +41,8 @@ def test_a_mistake_mended_a_machine_changed_a_study_defended(home: Path, tmp_pat
     with pytest.raises(StudyFailed, match=r"all trials so far \(3\) failed alike: DataError: .*nowhere\.npz"):
         _start(tmp_path, source="npz:nowhere.npz")
     assert [state for _, state, _ in _trials(home)] == ["failed"] * 3
+    with pytest.raises(StudyFailed, match=r"all trials so far \(3\) failed alike: DataError: .*nowhere\.npz"):
+        _start(tmp_path, source="npz:nowhere.npz")  # tried again, not refused: the file might be there by now
 
     code, said = _start(tmp_path)
     assert code == 0
