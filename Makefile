@@ -39,6 +39,7 @@ clean:
 
 # All extras are installed: one lock, each file of it checked against its hash, uv included.
 $(READY): requirements.lock pyproject.toml | $(BIN)/uv
+	@echo "Installing and compiling the locked requirements: a minute or so"
 	$(BIN)/uv pip sync --python $(BIN)/python --require-hashes --compile-bytecode requirements.lock
 	$(BIN)/uv pip install --python $(BIN)/python --no-deps --no-build-isolation --offline --quiet --editable .
 	@touch $@

@@ -97,6 +97,7 @@ def run_study(
     folder.study_file.write_text(study.text, encoding="utf-8")
     known = {trial.number: trial for trial in catalog.trials(row.id)}
     sweep = _Sweep(study, row, search, workers, catalog, progress, folder, import_paths, known)
+    sweep.ended_well = any(trial.state in ("complete", "pruned") for trial in known.values())
     waiting = _interrupted(sweep)
     while True:
         while workers.free and (waiting or search.asked < study.search.trials):

@@ -104,7 +104,9 @@ def print_studies(catalog: Catalog, console: Console) -> None:
 def print_study(catalog: Catalog, name: str, settings: Settings, console: Console) -> None:
     """One study: its trials, and when it is finished its results."""
     study = describe_study(catalog, name, settings)
-    console.print(f"{study['study']}: {study['state']}", markup=False, highlight=False)
+    continued = {"stopped": "; `sweeper start` with its file continues it", "failed": "; `sweeper start` tries again"}
+    head = f"{study['study']}: {study['state']}{continued.get(study['state'], '')}"
+    console.print(head, markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
     for column, justify in (("trial", "right"), ("state", "left"), ("epochs", "right"), (study["metric"], "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
@@ -141,7 +143,8 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     if len(ranked) > LEADERBOARD_ROWS:
         more = command(settings, "show", name, "--json")
         lines.append(f"and {len(ranked) - LEADERBOARD_ROWS} more: {more}")
-    gain = gain_of_averaging(ranked, study.metric)
+    # Before the end nothing is decided, and a gain would be read as a result.
+    gain = gain_of_averaging(ranked, study.metric) if study.winner is not None else None
     if gain is not None:
         best = f"best average {gain.best_average.value:.4f}, best single {gain.best_single.value:.4f}"
         verdict = f"gained {gain.amount:.4f}" if gain.amount > 0 else f"gained nothing ({gain.amount:+.4f})"

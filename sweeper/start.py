@@ -193,7 +193,8 @@ def _train(call: _Start, view: LineView | LiveView) -> None:
     with closing(Search(study, settings.database_url)) as search:
         if not search.running() and search.asked >= study.search.trials:
             return
-        view.note("starting the workers (a few seconds)")
+        if not call.in_process:
+            view.note("starting the workers (a few seconds)")
         workers: Workers = (
             InProcessWorkers(call.train)
             if call.in_process

@@ -78,7 +78,7 @@ class Scoreboard:
         parts = [f"{self.done}/{self.trials} trials", f"{len(self.running)} running"]
         parts += [f"{self.counts[state]} {state}" for state in STYLES if self.counts.get(state)]
         if self.best is not None:
-            parts.append(f"best {self.metric} {self.best[1]:.4f} (trial {self.best[0]})")
+            parts.append(f"best {self.metric} {self.best[1]:.4f} (trial {self.best[0]:04d})")
         return ", ".join(parts)
 
 
@@ -102,7 +102,7 @@ class LineView:
 
     def started(self, number: int, params: Mapping[str, Any], epochs: int) -> None:
         self._board.started(number, params, epochs)
-        self._say(f"trial {number:04d} started: {describe(params)}")
+        self._say(f"trial {number:04d} started" + (f": {describe(params)}" if params else ""))
 
     def reported(self, number: int, report: EpochReport) -> None:
         self._board.reported(number, report)

@@ -32,10 +32,10 @@ def test_a_pipe_gets_plain_lines() -> None:
     assert out.getvalue().splitlines() == [
         "trial 0000 started: optimizer=sgd lr=0.0314",
         "trial 0000 complete after 2 epochs: validation.accuracy 0.7600",
-        "1/4 trials, 0 running, 1 complete, best validation.accuracy 0.7600 (trial 0)",
+        "1/4 trials, 0 running, 1 complete, best validation.accuracy 0.7600 (trial 0000)",
         "trial 0001 started: optimizer=adamw",
         "trial 0001 failed: Diverged: the training loss became nan in epoch 1 step 3",
-        "2/4 trials, 0 running, 1 complete, 1 failed, best validation.accuracy 0.7600 (trial 0)",
+        "2/4 trials, 0 running, 1 complete, 1 failed, best validation.accuracy 0.7600 (trial 0000)",
     ]
 
 
