@@ -44,18 +44,6 @@ class Settings:
         found = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", self.tracking_uri)
         return None if found is None else Path(found[1])
 
-    def study_folder(self, name: str) -> Path:
-        """The folder of one study: its file, its trials, its winner."""
-        return self.home / "studies" / name
-
-    def trial_folder(self, name: str, number: int) -> Path:
-        """The folder of one trial."""
-        return self.study_folder(name) / "trials" / f"{number:04d}"
-
-    def winner_folder(self, name: str) -> Path:
-        """The folder that `sweeper pull` copies from."""
-        return self.study_folder(name) / "winner"
-
 
 def load_settings(home: Path | None = None) -> Settings:
     """Read the environment once; ``home`` is what ``--home`` said."""

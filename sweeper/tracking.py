@@ -83,11 +83,6 @@ class Tracker:
         return self._try_to_deliver()
 
     @property
-    def run_id(self) -> str | None:
-        """The parent run, once there is one."""
-        return self._run_id
-
-    @property
     def client(self) -> MlflowClient:
         """The client, connected at first use.
 

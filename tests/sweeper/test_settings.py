@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.settings import load_settings, without_password
+from sweeper.study_folder import StudyFolder
 
 
 def test_everything_lives_below_the_home(home: Path) -> None:
@@ -13,7 +14,9 @@ def test_everything_lives_below_the_home(home: Path) -> None:
     assert settings.database_url == f"sqlite:///{home}/sweeper.db"
     assert settings.tracking_uri == f"sqlite:///{home}/mlflow.db"
     assert settings.tracking_is_local
-    assert settings.trial_folder("digits", 7) == home / "studies" / "digits" / "trials" / "0007"
+    folder = StudyFolder(settings.home, "digits")
+    assert folder.trial(7) == home / "studies" / "digits" / "trials" / "0007"
+    assert folder.winner == home / "studies" / "digits" / "winner"
     assert settings.ray_address is None
 
 
