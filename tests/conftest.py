@@ -42,7 +42,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty SWEEPER_HOME, with nothing pointing at a service elsewhere."""
-    for name in ("SWEEPER_DATABASE_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
+    for name in ("SWEEPER_DATABASE_URL", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SWEEPER_HOME", str(tmp_path))
     return tmp_path

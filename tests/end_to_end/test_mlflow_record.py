@@ -29,7 +29,7 @@ STATUS = {"complete": "FINISHED", "pruned": "KILLED"}
 
 @pytest.fixture(scope="module")
 def client(finished: FinishedStudy) -> MlflowClient:
-    return MlflowClient(finished.sweeper.tracking_uri)
+    return MlflowClient(finished.sweeper.tracking_uri, finished.sweeper.tracking_uri)
 
 
 @pytest.fixture(scope="module")

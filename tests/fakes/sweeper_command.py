@@ -30,7 +30,7 @@ class SweeperCommand:
     @property
     def env(self) -> dict[str, str]:
         """The environment, with nothing in it that points at a service elsewhere."""
-        elsewhere = ("SWEEPER_DATABASE_URL", "MLFLOW_TRACKING_URI", "RAY_ADDRESS")
+        elsewhere = ("SWEEPER_DATABASE_URL", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS")
         return {k: v for k, v in os.environ.items() if k not in elsewhere} | {"SWEEPER_HOME": str(self.home)}
 
     @property

@@ -331,8 +331,10 @@ def test_a_study_begun_anew_has_runs_of_its_own(catalog: Catalog, tmp_path: Path
     _train(catalog, 0)
     again = _local(catalog, tmp_path)
     again.deliver()
-    assert again.run_id != before.run_id
-    runs = [run for run in again.client.search_runs(["1"]) if run.data.tags.get("mlflow.parentRunId") == again.run_id]
+    assert again.open_parent() != before.open_parent()
+    runs = [
+        run for run in again.client.search_runs(["1"]) if run.data.tags.get("mlflow.parentRunId") == again.open_parent()
+    ]
     assert [(run.data.tags["sweeper.trial"], run.info.status) for run in runs] == [("0", "FINISHED")]
 
 
