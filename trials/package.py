@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trials.checkpoint import write_whole
-from trials.data import Preprocess, Splits
+from trials.data import InputSpec, Preprocess, Splits, Target
 from trials.errors import TrialError
 from trials.model.build import build_model
 from trials.recipe import Recipe
@@ -34,8 +34,7 @@ def write_package(folder: Path | str, recipe: Recipe, weights_path: Path | str, 
     """Make ``folder`` a package of the weights at ``weights_path``, trained by ``recipe`` on ``splits``."""
     target, weights = Path(folder), Path(weights_path).read_bytes()
     description = {
-        "classes": list(splits.classes),
-        "input_shape": list(splits.preprocess.shape),
+        "target": splits.target.to_dict(),
         "preprocess": splits.preprocess.to_dict(),
         "data_sha256": splits.digest,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
@@ -67,21 +66,18 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     weights = (source / WEIGHTS).read_bytes()
     if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
         raise TrialError(f"{source / WEIGHTS}: not the file that {PACKAGE} describes (SHA-256 differs); pull it again")
-    model = model_with_weights(
-        recipe, tuple(description["input_shape"]), len(description["classes"]), safetensors.torch.load(weights)
-    )
-    return model.to(device), Preprocess.from_dict(description["preprocess"])
+    preprocess, target = Preprocess.from_dict(description["preprocess"]), Target.from_dict(description["target"])
+    model = model_with_weights(recipe, preprocess.spec, target.outputs, safetensors.torch.load(weights))
+    return model.to(device), preprocess
 
 
-def model_with_weights(
-    recipe: Recipe, input_shape: tuple[int, ...], classes: int, weights: dict[str, Tensor]
-) -> nn.Module:
+def model_with_weights(recipe: Recipe, spec: InputSpec, outputs: int, weights: dict[str, Tensor]) -> nn.Module:
     """The recipe's model on the host, in eval mode, with ``weights`` in place of its initial ones.
 
     Raises :class:`ModelError` when it cannot be built, :class:`TrialError` when the weights are of another model.
     """
     with kept_random_state(torch.device("cpu")):
-        model = build_model(recipe.model, input_shape, classes)
+        model = build_model(recipe.model, spec, outputs)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -99,14 +95,8 @@ def describe_arrays(
     Sides that may differ from picture to picture are -1.
     """
     description = json.loads((Path(folder) / PACKAGE).read_bytes())
-    preprocess = Preprocess.from_dict(description["preprocess"])
-    given: tuple[int, ...] = preprocess.shape
-    if preprocess.kind == "image":
-        channels, *sides = preprocess.shape
-        sides = [-1, -1] if preprocess.image_size is not None else sides
-        given = (*sides, channels) if channels > 1 else tuple(sides)
-    dtype = np.dtype(np.uint8 if preprocess.scale == 255.0 else np.float32)
-    return (dtype, given), (np.dtype(np.float32), (len(description["classes"]),))
+    given = Preprocess.from_dict(description["preprocess"]).describe_raw()
+    return given, (np.dtype(np.float32), (Target.from_dict(description["target"]).outputs,))
 
 
 class Predictor:

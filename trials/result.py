@@ -6,15 +6,44 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+Metric = Literal[
+    "validation.accuracy",
+    "validation.balanced_accuracy",
+    "validation.top5_accuracy",
+    "validation.loss",
+    "validation.mae",
+    "validation.rmse",
+    "validation.r2",
+]
+
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "validation.accuracy": "maximize",
+    "validation.balanced_accuracy": "maximize",
+    "validation.top5_accuracy": "maximize",
     "validation.loss": "minimize",
+    "validation.mae": "minimize",
+    "validation.rmse": "minimize",
+    "validation.r2": "maximize",
 }
 """The metrics a study can be about, and which way is better."""
 
-WeightsKind = Literal["raw", "ema", "best_n"]
+TASK_METRICS: dict[str, tuple[str, ...]] = {
+    "classification": (
+        "validation.accuracy",
+        "validation.balanced_accuracy",
+        "validation.top5_accuracy",
+        "validation.loss",
+    ),
+    "regression": ("validation.mae", "validation.rmse", "validation.r2", "validation.loss"),
+}
+"""The metrics that each task has. ``loss`` is the mean negative log-probability of the right class, or the mean squared
+error of the standardised target, whatever loss was minimised, so that trials with different losses can be compared.
+``mae`` and ``rmse`` are in units of the target."""
+
+WeightsKind = Literal["raw", "ema", "swa", "best_n"]
 """``raw``: the weights as trained (of the best epoch under early stopping, else of the last one).
-``ema``: their exponential moving average. ``best_n``: the mean of the N best epochs' raw weights."""
+``ema``: their exponential moving average. ``swa``: the plain mean of the last epochs' weights (stochastic weight
+averaging). ``best_n``: the mean of the N best epochs' raw weights."""
 
 
 class Record(BaseModel):

@@ -38,8 +38,8 @@ def score_weights(
         raise TrialError(f"{path}: cannot be read as weights ({' '.join(str(error).split())})") from error
     with arithmetic(recipe.train.precision, place):
         splits = load_splits(recipe.data, place)
-        shape, classes = splits.preprocess.shape, len(splits.classes)
-        model = on_model_device(model_with_weights(recipe, shape, classes, weights), place, shape)
+        spec = splits.preprocess.spec
+        model = on_model_device(model_with_weights(recipe, spec, splits.target.outputs, weights), place, spec)
         examples = splits.test if split == "test" else splits.selection
         found = evaluate(
             model, examples, splits.preprocess, place, evaluation_batch_size(recipe), recipe.train.precision

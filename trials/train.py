@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from trials.checkpoint import Checkpoint, TrialFolder
-from trials.data import Splits, load_splits
+from trials.data import InputSpec, Splits, load_splits
 from trials.errors import DataError, Diverged, OutOfMemory, Pruned
 from trials.fit.evaluate import evaluate
 from trials.fit.fitting import Fitting
@@ -100,17 +100,17 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return torch.empty(0, device=chosen).device  # "cuda" would not equal the "cuda:0" of the tensors on it
 
 
-def on_model_device(model: nn.Module, device: torch.device, input_shape: tuple[int, ...]) -> nn.Module:
+def on_model_device(model: nn.Module, device: torch.device, spec: InputSpec) -> nn.Module:
     """The model on ``device``; for images with channels last, in which convolutions are fastest (also on a CPU)."""
     model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if len(input_shape) == 3 else model
+    return model.to(memory_format=torch.channels_last) if spec.kind == "image" else model
 
 
 def _begin(recipe: Recipe, splits: Splits, device: torch.device) -> Fitting:
     """The untrained model, drawn from the recipe's seed on the host, so that it is the same for every device."""
     seed_global_state(device, recipe.seed, "init")
-    shape = splits.preprocess.shape
-    model = on_model_device(build_model(recipe.model, shape, len(splits.classes)), device, shape)
+    spec = splits.preprocess.spec
+    model = on_model_device(build_model(recipe.model, spec, splits.target.outputs), device, spec)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     total_steps = recipe.train.epochs * steps_per_epoch(len(splits.train), recipe.train)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,56 @@ _ROWS_AT_A_TIME = 4096
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class InputSpec:
+    """What a model is given: what build_model needs to know of the data."""
+
+    kind: Literal["image", "features", "text"]
+    shape: tuple[int, ...]
+    """(C, H, W) of an image, (F,) of features (of a table too), (max_tokens,) of a text."""
+    vocabulary_size: int = 0
+    """Text: token ids are below this; 0 is padding, 1 the unknown word."""
+
+    def example(self, count: int = 2) -> Tensor:
+        """``count`` examples of zeros, (count, *shape), as a model takes them."""
+        return torch.zeros(count, *self.shape, dtype=torch.int64 if self.kind == "text" else torch.float32)
+
+
+class Preprocess(ABC):
+    """What turns raw examples into the model's input, wherever the model is used. Plain data, which travels as JSON."""
+
+    kind: Any
+    """Names the subclass in JSON: a key of ``_READERS``, to which each subclass adds itself."""
+    _READERS: ClassVar[dict[str, Callable[[dict[str, Any]], Preprocess]]] = {}
+
+    @property
+    @abstractmethod
+    def spec(self) -> InputSpec:
+        """What the model is given."""
+
+    @abstractmethod
+    def normalise(self, batch: Tensor) -> Tensor:
+        """Examples as a split holds them (N, ...) -> the model's input (N, *spec.shape), on the same device."""
+
+    @abstractmethod
+    def __call__(self, raw: Any) -> Tensor:
+        """Raw examples as the source gave them -> the model's input (N, *spec.shape), on the host."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with the key ``kind``."""
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Preprocess:
+        """The inverse of :meth:`to_dict`."""
+        return Preprocess._READERS[values["kind"]](values)
+
+    @abstractmethod
+    def describe_raw(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        """Dtype and shape of one raw example, with -1 for sides that may differ."""
+
+
+@dataclass(frozen=True)
+class ArrayPreprocess(Preprocess):
     """``(raw / scale - mean) / std`` per channel or feature, after resizing pictures to ``image_size``.
 
     Numbers only, so that it travels as JSON with the weights and gives the same tensor wherever they are used.
@@ -41,7 +91,7 @@ class Preprocess:
     )
 
     @classmethod
-    def fit(cls, inputs: Tensor, image_size: int | None = None) -> Preprocess:
+    def fit(cls, inputs: Tensor, image_size: int | None = None) -> ArrayPreprocess:
         """Measure the training split: (N, C, H, W) images or (N, F) features, uint8 or float32, on the host."""
         scale = 255.0 if inputs.dtype == torch.uint8 else 1.0
         mean, std = _moments(inputs)
@@ -55,6 +105,10 @@ class Preprocess:
             std=tuple(torch.where(flat, 1.0, std / scale).tolist()),
             image_size=image_size if inputs.ndim == 4 else None,
         )
+
+    @property
+    def spec(self) -> InputSpec:
+        return InputSpec(self.kind, self.shape)
 
     def normalise(self, batch: Tensor) -> Tensor:
         """Raw (N, *shape) of any dtype and device -> float32 (N, *shape) on that device."""
@@ -88,13 +142,21 @@ class Preprocess:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+    def read(cls, values: dict[str, Any]) -> ArrayPreprocess:
         """The inverse of :meth:`to_dict`."""
         lists = {name: tuple(values[name]) for name in ("shape", "mean", "std")}
         return cls(**(values | lists))
 
+    def describe_raw(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
+        given: tuple[int, ...] = self.shape
+        if self.kind == "image":
+            channels, *sides = self.shape
+            sides = [-1, -1] if self.image_size is not None else sides
+            given = (*sides, channels) if channels > 1 else tuple(sides)
+        return np.dtype(np.uint8 if self.scale == 255.0 else np.float32), given
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self).from_dict, (self.to_dict(),)  # without the constants, which may live on a GPU
+        return type(self).read, (self.to_dict(),)  # without the constants, which may live on a GPU
 
     def _make_constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
         mean, std = torch.tensor(self.mean, dtype=torch.float64), torch.tensor(self.std, dtype=torch.float64)
@@ -133,6 +195,9 @@ class Preprocess:
         size = f"{height}, {width}" if self.image_size is None else "H, W"
         last = f", {channels}" if channels > 1 else ""
         return f"({size}{last}) or (N, {size}{last})"
+
+
+Preprocess._READERS |= {"image": ArrayPreprocess.read, "features": ArrayPreprocess.read}
 
 
 def _moments(inputs: Tensor) -> tuple[Tensor, Tensor]:

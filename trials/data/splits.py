@@ -15,8 +15,9 @@ from torch import Tensor
 
 from trials.data.checks import Source
 from trials.data.pictures import resize
-from trials.data.preprocess import Preprocess
+from trials.data.preprocess import ArrayPreprocess, Preprocess
 from trials.data.sources import load_source
+from trials.data.target import Target
 from trials.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Splits:
     selection: Split
     test: Split
     preprocess: Preprocess
-    classes: tuple[str, ...]
+    target: Target
     digest: str
     """SHA-256 over all examples and the split: equal exactly if data and split are equal."""
 
@@ -133,10 +134,12 @@ def _load(data: Data, device: torch.device) -> Splits:
         assert source.test_inputs is not None
         assert source.test_targets is not None
         test = Split(_as_tensor(source.test_inputs, data.image_size), torch.from_numpy(source.test_targets))
-    preprocess = Preprocess.fit(train.inputs, data.image_size)  # on the host: the same numbers for every device
+    counts = torch.bincount(train.targets, minlength=len(source.classes)).tolist()
+    target = Target("classification", tuple(source.classes), tuple(counts))
+    preprocess = ArrayPreprocess.fit(train.inputs, data.image_size)  # on the host: the same numbers for every device
     if _fits(device, (train, selection, test)):
         train, selection, test = train.to(device), selection.to(device), test.to(device)
-    return Splits(train, selection, test, preprocess, source.classes, digest)
+    return Splits(train, selection, test, preprocess, target, digest)
 
 
 def _as_tensor(inputs: np.ndarray, image_size: int | None) -> Tensor:
@@ -188,12 +191,8 @@ def _cache_key(data: Data, device: torch.device) -> str:
 
 
 def _check_variations(data: Data, preprocess: Preprocess) -> None:
-    """Refuse augmentation and mixing that make no sense for these examples, before any training."""
-    if preprocess.kind == "features":
-        for asked, name in ((bool(data.augment), "data.augment"), (data.mix == "cutmix", "data.mix: cutmix")):
-            if asked:
-                raise DataError(f"{name}: needs images, but {data.source} has features; leave it out")
-        return
-    side = min(preprocess.shape[1:])
-    if "random_crop" in data.augment and data.crop_padding >= side:
-        raise DataError(f"data.crop_padding: found {data.crop_padding}, expected less than the image side, {side}")
+    """Refuse augmentation and mixing that make no sense for these examples, before any training (augmentation says so when it is built)."""
+    if preprocess.kind != "image" and data.mix in ("cutmix", "mixup_or_cutmix"):
+        raise DataError(f"data.mix: {data.mix} needs images, but {data.source} has {preprocess.kind}; leave it out")
+    if preprocess.kind == "text" and data.mix != "none":
+        raise DataError(f"data.mix: {data.mix} cannot blend words; leave it out")

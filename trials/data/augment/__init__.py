@@ -1,0 +1,43 @@
+"""Random changes to training examples, drawn anew for each example of a batch.
+
+One file a technique: a pure function of a batch and a generator first, then ``build_...``, which turns the recipe's
+section into an :data:`Apply` for the data at hand, or says why it cannot. Own tensor code where torchvision's random
+transforms would draw once a batch and from the global generator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Generator, Tensor
+
+from trials.data.augment.apply import Apply
+from trials.data.augment.crop import build_random_crop
+from trials.data.augment.flip import build_horizontal_flip
+from trials.data.splits import Splits
+from trials.recipe import Data
+
+AUGMENTS: dict[str, Callable[[Any, Splits], Apply]] = {
+    "random_crop": build_random_crop,
+    "horizontal_flip": build_horizontal_flip,
+}
+
+
+class Augmentation:
+    """``data.augment`` of a recipe, ready for batches of the training split.
+
+    Raises ``DataError`` in one line for an augmentation that does not fit the data.
+    """
+
+    def __init__(self, data: Data, splits: Splits) -> None:
+        self._steps = [AUGMENTS[section.name](section, splits) for section in data.augment]
+
+    def __bool__(self) -> bool:
+        return bool(self._steps)
+
+    def __call__(self, inputs: Tensor, rows: Tensor, generator: Generator) -> Tensor:
+        """Change ``inputs`` (N, ...), the examples ``rows`` (N,) of the training split, in the recipe's order."""
+        for step in self._steps:
+            inputs = step(inputs, rows, generator)
+        return inputs

@@ -1,0 +1,179 @@
+"""One fully decided configuration of a trial: what ``study.yaml`` says with every range decided.
+
+Frozen, strict, and documented where each field is defined: the JSON Schema and docs/recipe.md are made from here. Loads
+no torch, so that a study is checked in milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from trials.recipe.augment import (
+    Affine,
+    Augment,
+    BackTranslation,
+    ColorJitter,
+    CustomAugment,
+    Erasing,
+    HorizontalFlip,
+    ImageAugment,
+    RandAugment,
+    RandomCrop,
+    RandomDeletion,
+    RandomInsertion,
+    RandomResizedCrop,
+    RandomSwap,
+    Rotation,
+    SynonymReplacement,
+    TextAugment,
+    TrivialAugment,
+    VerticalFlip,
+)
+from trials.recipe.data import Data, Task
+from trials.recipe.loss import Bce, CrossEntropy, Focal, Huber, Loss, Mse
+from trials.recipe.model import (
+    Imported,
+    Init,
+    Linear,
+    Mlp,
+    Model,
+    Norm,
+    Pretrained,
+    SmallConvnet,
+    SmallResnet,
+    TextGru,
+    TextTransformer,
+)
+from trials.recipe.optimizer import Adagrad, Adam, AdamW, Muon, NAdam, Optimizer, RAdam, RmsProp, Sgd
+from trials.recipe.schedule import (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Cyclic,
+    Exponential,
+    Extension,
+    MultiStep,
+    OneCycle,
+    Part,
+    Polynomial,
+    Schedule,
+    Sequence,
+    Step,
+)
+from trials.recipe.section import Count, Fraction, ImportPath, NotNegative, OpenFraction, Positive, Section
+from trials.recipe.train import Average, EarlyStop, Ema, LrFinder, Swa, Train
+from trials.result import Metric
+
+
+DEFAULT_METRICS: dict[str, Metric] = {"classification": "validation.accuracy", "regression": "validation.loss"}
+"""What "better" means where nothing is said, by task."""
+
+
+class Recipe(Section):
+    """All that decides a trial's weights, given the data."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random in the trial; in a study, derived from the study's seed and the trial's number."""
+    metric: Metric = "validation.accuracy"
+    """What "better" means: for early stopping, the best epochs and the leaderboard."""
+    data: Data
+    model: Model
+    train: Train = Train()
+    average: Average = Average()
+    extensions: Annotated[tuple[Extension, ...], Field(strict=False)] = ()
+    """What was added after the trial had finished, by `sweeper extend`; not a key of study.yaml."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metric_of_task(cls, content: Any) -> Any:
+        """Where nothing is said, a number is judged by its loss: it has no accuracy."""
+        if isinstance(content, dict) and isinstance(content.get("data"), dict) and "metric" not in content:
+            metric = DEFAULT_METRICS.get(content["data"].get("task", "classification"))
+            return content if metric is None else {**content, "metric": metric}
+        return content
+
+    @property
+    def epochs(self) -> int:
+        """All epochs the trial is to train, extensions included."""
+        return self.train.epochs + sum(extension.epochs for extension in self.extensions)
+
+
+__all__ = [
+    "DEFAULT_METRICS",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Affine",
+    "Augment",
+    "Average",
+    "BackTranslation",
+    "Bce",
+    "ColorJitter",
+    "Constant",
+    "Cosine",
+    "CosineRestarts",
+    "Count",
+    "CrossEntropy",
+    "CustomAugment",
+    "Cyclic",
+    "Data",
+    "EarlyStop",
+    "Ema",
+    "Erasing",
+    "Exponential",
+    "Extension",
+    "Focal",
+    "Fraction",
+    "HorizontalFlip",
+    "Huber",
+    "ImageAugment",
+    "ImportPath",
+    "Imported",
+    "Init",
+    "Linear",
+    "Loss",
+    "LrFinder",
+    "Mlp",
+    "Model",
+    "Mse",
+    "MultiStep",
+    "Muon",
+    "NAdam",
+    "Norm",
+    "NotNegative",
+    "OneCycle",
+    "OpenFraction",
+    "Optimizer",
+    "Part",
+    "Polynomial",
+    "Positive",
+    "Pretrained",
+    "RAdam",
+    "RandAugment",
+    "RandomCrop",
+    "RandomDeletion",
+    "RandomInsertion",
+    "RandomResizedCrop",
+    "RandomSwap",
+    "Recipe",
+    "RmsProp",
+    "Rotation",
+    "Schedule",
+    "Section",
+    "Sequence",
+    "Sgd",
+    "SmallConvnet",
+    "SmallResnet",
+    "Step",
+    "Swa",
+    "SynonymReplacement",
+    "Task",
+    "TextAugment",
+    "TextGru",
+    "TextTransformer",
+    "Train",
+    "TrivialAugment",
+    "VerticalFlip",
+]
