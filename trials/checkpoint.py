@@ -1,9 +1,10 @@
 """Where a trial keeps what, and how it is written so that a kill at any moment leaves a whole state.
 
     recipe.json                        what is being trained
-    checkpoints/epoch-0007/            the newest epoch: model.safetensors, ema.safetensors, state.pt
+    checkpoints/epoch-0007/            the newest epoch: raw.safetensors, ema.safetensors, swa.safetensors, state.pt
     best/epoch-0005.safetensors        raw weights of an epoch that may be needed at the end (its average: ema-0005)
-    weights/raw.safetensors            what is kept: raw, ema, best_n
+    weights/raw.safetensors            what is kept: raw, ema, swa, best_n (after an extension: raw-extended-1)
+    pictures/                          what was drawn of it
     result.json                        written last: the trial is finished
     .lock                              held by the one process that trains here; by itself it means nothing
 
@@ -48,8 +49,8 @@ class Checkpoint:
     """The whole state of a trial after an epoch."""
 
     epoch: int
-    model: Weights
-    ema: Weights | None
+    models: Mapping[str, Weights]
+    """``raw``, and the averages that follow it: ``ema``, ``swa``."""
     state: dict[str, Any]
     """Optimizer, scaler, history: tensors, numbers, strings, lists and dicts only."""
 
@@ -64,6 +65,7 @@ class TrialFolder:
         self.checkpoints = self.root / "checkpoints"
         self.best = self.root / "best"
         self.weights = self.root / "weights"
+        self.pictures = self.root / "pictures"
         self.lock = self.root / ".lock"
 
     @contextlib.contextmanager
@@ -91,19 +93,29 @@ class TrialFolder:
         """The file with the raw or ema weights of one of the best epochs."""
         return self.best / f"{'ema' if kind == 'ema' else 'epoch'}-{epoch:04d}.safetensors"
 
-    def kept_weights(self, kind: WeightsKind) -> Path:
-        """The file with weights of ``kind`` that a finished trial leaves behind."""
-        return self.weights / f"{kind}.safetensors"
+    def kept_weights(self, kind: WeightsKind, extensions: int = 0) -> Path:
+        """The file with weights of ``kind`` that a finished trial leaves behind.
+
+        Under a name of its own after each extension: until the new ones are known, the old ones still count.
+        """
+        return self.weights / f"{kind}{f'-extended-{extensions}' if extensions else ''}.safetensors"
 
     def claim(self, recipe: Recipe) -> None:
-        """Take the folder for ``recipe``. Raises :class:`TrialError` when it belongs to another one."""
+        """Take the folder for ``recipe``, or for the same one with one more extension.
+
+        Raises :class:`TrialError` when it belongs to another recipe.
+        """
         if self.recipe.exists():
-            there = json.loads(self.recipe.read_bytes())
-            differences = list(_differences(there, recipe.model_dump(mode="json"), ""))
-            if differences:
-                raise TrialError(f"{self.recipe}: another recipe's trial ({'; '.join(differences)}); use a new folder")
-        else:
-            write_whole(self.recipe, recipe.model_dump_json(indent=2).encode())
+            there, here = json.loads(self.recipe.read_bytes()), recipe.model_dump(mode="json")
+            extended = {**here, "extensions": here["extensions"][:-1]}
+            if there == here:
+                return
+            if there != extended:
+                differences = "; ".join(_differences(there, here, ""))
+                raise TrialError(f"{self.recipe}: another recipe's trial ({differences}); use a new folder")
+            # First, since a result says that there is nothing left to train.
+            self.result.unlink(missing_ok=True)
+        write_whole(self.recipe, recipe.model_dump_json(indent=2).encode())
 
     def read_result(self) -> TrialResult | None:
         """The result of a trial that is finished, else ``None``."""
@@ -114,11 +126,10 @@ class TrialFolder:
         epochs = [int(found[1]) for path in _entries(self.checkpoints) if (found := _name(_CHECKPOINT_NAME, path))]
         if not epochs:
             return None
-        folder, ema = self.checkpoint(max(epochs)), self.checkpoint(max(epochs)) / "ema.safetensors"
+        folder = self.checkpoint(max(epochs))
         return Checkpoint(
             epoch=max(epochs),
-            model=safetensors.torch.load_file(folder / "model.safetensors"),
-            ema=safetensors.torch.load_file(ema) if ema.exists() else None,
+            models={path.stem: safetensors.torch.load_file(path) for path in folder.glob("*.safetensors")},
             state=torch.load(folder / "state.pt", map_location="cpu", weights_only=True),
         )
 
@@ -129,16 +140,15 @@ class TrialFolder:
         the older checkpoint and with the files in ``best/`` that only it needed.
         """
         if checkpoint.epoch in best:
-            write_weights(self.best_weights(checkpoint.epoch), checkpoint.model)
-        if checkpoint.epoch in best_ema and checkpoint.ema is not None:
-            write_weights(self.best_weights(checkpoint.epoch, "ema"), checkpoint.ema)
+            write_weights(self.best_weights(checkpoint.epoch), checkpoint.models["raw"])
+        if checkpoint.epoch in best_ema:
+            write_weights(self.best_weights(checkpoint.epoch, "ema"), checkpoint.models["ema"])
         target = self.checkpoint(checkpoint.epoch)
         temporary = _temporary(target)
         _remove(temporary)
         temporary.mkdir(parents=True)
-        _write(temporary / "model.safetensors", _packed(checkpoint.model))
-        if checkpoint.ema is not None:
-            _write(temporary / "ema.safetensors", _packed(checkpoint.ema))
+        for kind, weights in checkpoint.models.items():
+            _write(temporary / f"{kind}.safetensors", _packed(weights))
         state = io.BytesIO()
         torch.save(checkpoint.state, state)
         _write(temporary / "state.pt", state.getbuffer())
@@ -161,18 +171,17 @@ class TrialFolder:
 
     def remove_leftovers(self) -> None:
         """Remove what writes that were cut off left under temporary names."""
-        for folder in (self.root, self.checkpoints, self.best, self.weights):
+        for folder in (self.root, self.checkpoints, self.best, self.weights, self.pictures):
             for path in _entries(folder):
                 if path.name.startswith(".") and path.name.endswith(".tmp"):
                     _remove(path)
 
     def finish(self, result: TrialResult) -> None:
-        """Write the result, then remove what only an unfinished trial needs."""
+        """Write the result. The newest checkpoint and the weights of the best epochs stay: a trial may be extended."""
         write_whole(self.result, result.model_dump_json(indent=2).encode())
-        self.remove_training_state()
 
-    def remove_training_state(self) -> None:
-        """Remove the checkpoints and the weights of best epochs."""
+    def remove_resume_point(self) -> None:
+        """Remove what only a trial that goes on would need: the checkpoint and the weights of best epochs."""
         _remove(self.checkpoints)
         _remove(self.best)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from trials.average.best_n import best_epochs
 from trials.fit.early_stop import best_epoch, should_stop
 from trials.recipe import Recipe
-from trials.result import METRICS, WeightsKind
+from trials.result import TASK_METRICS, WeightsKind
 
 
 @dataclass
@@ -32,20 +32,31 @@ class History:
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the recipe's early stopping has ended the training."""
+        """Whether the recipe's early stopping has ended the training; an extension begins with fresh patience."""
+        section, extensions = self.recipe.train.early_stop, self.recipe.extensions
+        if section is None:
+            return False
+        since = extensions[-1].after_epochs if extensions else 0
+        return should_stop(self.values(metric=self.watched)[since:], self.watched, section)
+
+    @property
+    def watched(self) -> str:
+        """The metric that early stopping looks at."""
         section = self.recipe.train.early_stop
-        return section is not None and should_stop(self.values(), self.recipe.metric, section)
+        return self.recipe.metric if section is None or section.metric is None else section.metric
 
     @property
     def over(self) -> bool:
         """Whether no epoch is left to train."""
-        return self.epochs >= self.recipe.train.epochs or self.stopped_early
+        return self.epochs >= self.recipe.epochs or self.stopped_early
 
     @property
     def chosen_epoch(self) -> int:
         """The epoch whose weights count: the best one under early stopping, else the last."""
         section = self.recipe.train.early_stop
-        return self.epochs if section is None else best_epoch(self.values(), self.recipe.metric, section.min_delta)
+        if section is None:
+            return self.epochs
+        return best_epoch(self.values(metric=self.watched), self.watched, section.min_delta)
 
     @property
     def averaged_epochs(self) -> tuple[int, ...]:
@@ -65,13 +76,13 @@ class History:
         train = self.recipe.train
         return {self.chosen_epoch} if train.early_stop is not None and train.ema is not None else set()
 
-    def values(self, kind: WeightsKind | None = None) -> list[float]:
-        """The recipe's metric after each epoch: of the leading weights, or of ``kind``."""
-        return [self.of_kind(epoch, kind)[self.recipe.metric] for epoch in range(1, self.epochs + 1)]
+    def values(self, kind: WeightsKind | None = None, metric: str | None = None) -> list[float]:
+        """The recipe's metric, or another one, after each epoch: of the leading weights, or of ``kind``."""
+        return [self.of_kind(epoch, kind)[metric or self.recipe.metric] for epoch in range(1, self.epochs + 1)]
 
     def of_kind(self, epoch: int, kind: WeightsKind | None = None) -> dict[str, float]:
         """The validation metrics of ``epoch``: of the leading weights, or of ``kind``."""
-        metrics, names = self.metrics[epoch - 1], list(METRICS)
+        metrics, names = self.metrics[epoch - 1], TASK_METRICS[self.recipe.data.task]
         if kind is None or self.recipe.train.ema is None:
             return {name: metrics[name] for name in names}
         return {name: metrics[name.replace(".", f".{kind}.")] for name in names}

@@ -1,9 +1,10 @@
-"""What a trial keeps at its end: raw, ema and best_n weights, each with what it is worth on the selection split."""
+"""What a trial keeps at its end: raw, ema, swa and best_n weights, each with its worth on the selection split."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import dataclass, field
 
 import safetensors.torch
 import torch
@@ -11,9 +12,10 @@ from torch import nn
 
 from trials.average.batch_norm import refresh_batch_norm
 from trials.average.best_n import mean_weights
+from trials.average.swa import snapshots_until
 from trials.checkpoint import TrialFolder, write_weights
 from trials.data import Splits
-from trials.fit.evaluate import Evaluation, accuracy_digits, evaluate, model_inputs
+from trials.fit.evaluate import Evaluation, accuracy_digits, evaluate, evaluation_batch_size, model_inputs
 from trials.fit.fitting import Fitting
 from trials.fit.precision import autocast
 from trials.history import History
@@ -25,14 +27,9 @@ _ELEMENTS_AT_A_TIME = 2**23
 """Input numbers in one batch while batch norm is measured: one batch of all examples is one pass, not one a layer."""
 
 
-def evaluation_batch_size(recipe: Recipe) -> int:
-    """Examples in a batch without gradients, whose forward pass needs a fraction of the memory of a training step."""
-    return 4 * recipe.train.batch_size
-
-
 def validation_metrics(evaluation: Evaluation) -> dict[str, float]:
     """An evaluation on the selection split, by the names of a report."""
-    return {"validation.loss": evaluation.loss, "validation.accuracy": evaluation.accuracy}
+    return {f"validation.{name}": value for name, value in evaluation.metrics.items()}
 
 
 def keep_weights(
@@ -43,33 +40,105 @@ def keep_weights(
     The mean of the best epochs is kept only if it is not worse than all the others; no average is kept whose loss is
     not finite. Leaves ``fitting.model`` with whichever weights were made last.
     """
+    keeping = _Keeping(where, recipe, splits, fitting.device)
+    if history.stopped_early:
+        keeping.notes.append(_early_stop_note(recipe, history))
+    _keep_raw(keeping, fitting, history)
+    _keep_ema(keeping, fitting, history)
+    _keep_swa(keeping, fitting, history)
+    _keep_best_n(keeping, fitting, history)
+    return tuple(keeping.best_first()), tuple(keeping.notes)
+
+
+@dataclass
+class _Keeping:
+    """The files kept so far, and what is needed to keep one more."""
+
+    where: TrialFolder
+    recipe: Recipe
+    splits: Splits
+    device: torch.device
+    files: list[WeightsFile] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def keep(self, kind: WeightsKind, model: nn.Module, metrics: dict[str, float], epoch: int) -> None:
+        """Write the model's weights."""
+        path = self.where.kept_weights(kind, len(self.recipe.extensions))
+        write_weights(path, model.state_dict())
+        content = path.read_bytes()
+        self.files.append(
+            WeightsFile(
+                kind=kind,
+                path=path.relative_to(self.where.root).as_posix(),
+                metrics=metrics,
+                epoch=epoch,
+                bytes=len(content),
+                sha256=hashlib.sha256(content).hexdigest(),
+            )
+        )
+
+    def worth_of_average(self, kind: WeightsKind, model: nn.Module) -> dict[str, float] | None:
+        """What an average is worth with its batch norm measured anew; ``None``, with a note, if that is no number."""
+        refresh_from_training_split(model, self.recipe, self.splits, self.device)
+        metrics = validation_metrics(evaluate(model, self.splits.selection, self.splits, self.recipe, self.device))
+        if all(map(math.isfinite, metrics.values())):
+            return metrics
+        self.notes.append(f"{kind} not kept: its validation loss is {metrics['validation.loss']}")
+        return None
+
+    def best_first(self) -> list[WeightsFile]:
+        metric = self.recipe.metric
+        return sorted(self.files, key=lambda file: file.metrics[metric], reverse=METRICS[metric] == "maximize")
+
+
+def _keep_raw(keeping: _Keeping, fitting: Fitting, history: History) -> None:
     epoch = history.chosen_epoch
     if epoch != history.epochs:
-        fitting.model.load_state_dict(safetensors.torch.load_file(where.best_weights(epoch)))
-    kept = [_keep(where, "raw", fitting.model, history.of_kind(epoch, "raw"), epoch)]
-    notes = [_early_stop_note(recipe, history)] if history.stopped_early else []
-    if fitting.ema is not None:
-        if epoch != history.epochs:
-            fitting.ema.model.load_state_dict(safetensors.torch.load_file(where.best_weights(epoch, "ema")))
-        metrics = _refresh_and_evaluate(fitting.ema.model, recipe, splits, fitting.device)
-        if _is_finite(metrics):
-            kept.append(_keep(where, "ema", fitting.ema.model, metrics, epoch))
-        else:
-            notes.append(_not_finite_note("ema", metrics))
-    if len(history.averaged_epochs) > 1:
-        mean = mean_weights([where.best_weights(number) for number in history.averaged_epochs])
-        fitting.model.load_state_dict(mean)
-        metrics = _refresh_and_evaluate(fitting.model, recipe, splits, fitting.device)
-        best = _best_first(kept, recipe.metric)[0]
-        if not _is_finite(metrics):
-            notes.append(_not_finite_note("best_n", metrics))
-        elif is_better(recipe.metric, best.metrics[recipe.metric], than=metrics[recipe.metric]):
-            notes.append(_best_n_note(recipe.metric, metrics, best, len(splits.selection)))
-        else:
-            kept.append(_keep(where, "best_n", fitting.model, metrics, max(history.averaged_epochs)))
-    elif recipe.average.best_n > 1:
-        notes.append(f"best_n not made: found {history.epochs} epoch, expected at least 2")
-    return tuple(_best_first(kept, recipe.metric)), tuple(notes)
+        fitting.model.load_state_dict(safetensors.torch.load_file(keeping.where.best_weights(epoch)))
+    keeping.keep("raw", fitting.model, history.of_kind(epoch, "raw"), epoch)
+
+
+def _keep_ema(keeping: _Keeping, fitting: Fitting, history: History) -> None:
+    if fitting.ema is None:
+        return
+    model, epoch = fitting.ema.model, history.chosen_epoch
+    if epoch != history.epochs:
+        model.load_state_dict(safetensors.torch.load_file(keeping.where.best_weights(epoch, "ema")))
+    metrics = keeping.worth_of_average("ema", model)
+    if metrics is not None:
+        keeping.keep("ema", model, metrics, epoch)
+
+
+def _keep_swa(keeping: _Keeping, fitting: Fitting, history: History) -> None:
+    section = keeping.recipe.train.swa
+    if fitting.swa is None or section is None:
+        return
+    if snapshots_until(history.epochs, section, keeping.recipe.train.epochs) == 0:
+        keeping.notes.append(
+            f"swa not made: training ended after epoch {history.epochs}, before the first snapshot was due"
+        )
+        return
+    metrics = keeping.worth_of_average("swa", fitting.swa.model)
+    if metrics is not None:
+        keeping.keep("swa", fitting.swa.model, metrics, history.epochs)
+
+
+def _keep_best_n(keeping: _Keeping, fitting: Fitting, history: History) -> None:
+    recipe, epochs = keeping.recipe, history.averaged_epochs
+    if recipe.average.best_n < 2:
+        return
+    if len(epochs) < 2:
+        keeping.notes.append(f"best_n not made: found {history.epochs} epoch, expected at least 2")
+        return
+    fitting.model.load_state_dict(mean_weights([keeping.where.best_weights(epoch) for epoch in epochs]))
+    metrics = keeping.worth_of_average("best_n", fitting.model)
+    if metrics is None:
+        return
+    best = keeping.best_first()[0]
+    if is_better(recipe.metric, best.metrics[recipe.metric], than=metrics[recipe.metric]):
+        keeping.notes.append(_best_n_note(recipe.metric, metrics, best, len(keeping.splits.selection)))
+    else:
+        keeping.keep("best_n", fitting.model, metrics, max(epochs))
 
 
 def refresh_from_training_split(model: nn.Module, recipe: Recipe, splits: Splits, device: torch.device) -> None:
@@ -79,52 +148,19 @@ def refresh_from_training_split(model: nn.Module, recipe: Recipe, splits: Splits
     order = torch.randperm(len(split), generator=generator(torch.device("cpu"), recipe.seed, "batch_norm"))
     inputs = split.inputs[order[: recipe.average.batch_norm_samples].to(split.inputs.device)]
     batch_size = max(evaluation_batch_size(recipe), _ELEMENTS_AT_A_TIME // inputs[0].numel())
+
+    def prepare(raw: torch.Tensor) -> torch.Tensor:
+        return model_inputs(raw, splits.preprocess, device, recipe.train.channels_last)
+
     with autocast(recipe.train.precision, device):
-        refresh_batch_norm(model, inputs, batch_size, lambda raw: model_inputs(raw, splits.preprocess, device))
-
-
-def _refresh_and_evaluate(model: nn.Module, recipe: Recipe, splits: Splits, device: torch.device) -> dict[str, float]:
-    refresh_from_training_split(model, recipe, splits, device)
-    return validation_metrics(
-        evaluate(
-            model, splits.selection, splits.preprocess, device, evaluation_batch_size(recipe), recipe.train.precision
-        )
-    )
-
-
-def _keep(
-    where: TrialFolder, kind: WeightsKind, model: nn.Module, metrics: dict[str, float], epoch: int
-) -> WeightsFile:
-    path = where.kept_weights(kind)
-    write_weights(path, model.state_dict())
-    content = path.read_bytes()
-    return WeightsFile(
-        kind=kind,
-        path=path.relative_to(where.root).as_posix(),
-        metrics=metrics,
-        epoch=epoch,
-        bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
-    )
-
-
-def _best_first(kept: list[WeightsFile], metric: str) -> list[WeightsFile]:
-    return sorted(kept, key=lambda file: file.metrics[metric], reverse=METRICS[metric] == "maximize")
-
-
-def _is_finite(metrics: dict[str, float]) -> bool:
-    return all(map(math.isfinite, metrics.values()))
-
-
-def _not_finite_note(kind: WeightsKind, metrics: dict[str, float]) -> str:
-    return f"{kind} not kept: its validation loss is {metrics['validation.loss']}"
+        refresh_batch_norm(model, inputs, batch_size, prepare)
 
 
 def _early_stop_note(recipe: Recipe, history: History) -> str:
     section = recipe.train.early_stop
     assert section is not None
     return (
-        f"stopped early after epoch {history.epochs} of {recipe.train.epochs}: no better {recipe.metric} in "
+        f"stopped early after epoch {history.epochs} of {recipe.epochs}: no better {history.watched} in "
         f"{section.patience_epochs} epochs; the weights are of epoch {history.chosen_epoch}"
     )
 

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from trials.checkpoint import write_whole
 from trials.data import InputSpec, Preprocess, Splits, Target
 from trials.errors import TrialError
+from trials.fit.loss import class_scores
 from trials.model.build import build_model
-from trials.recipe import Recipe
+from trials.recipe import Loss, Recipe
 from trials.seed import kept_random_state
 
 WEIGHTS, RECIPE, PACKAGE = "weights.safetensors", "recipe.json", "package.json"
@@ -48,9 +49,10 @@ def write_package(folder: Path | str, recipe: Recipe, weights_path: Path | str, 
 def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[nn.Module, Preprocess]:
     """The model of a package, in eval mode on ``device``, and what turns raw examples into its input.
 
-    A model that was built by a user's own function needs that function to be importable. The caller's random state is
-    left as it was. Raises :class:`TrialError` for a folder that is no package, or whose weights were changed, and
-    :class:`ModelError` when the model cannot be built.
+    In classification it gives scores (N, classes) whose softmax is the probabilities; in regression, values (N, 1) in
+    units of the target. A model that was built by a user's own function needs that function to be importable. The
+    caller's random state is left as it was. Raises :class:`TrialError` for a folder that is no package, or whose
+    weights were changed, and :class:`ModelError` when the model cannot be built.
 
     In use, with images as the data source gave them::
 
@@ -68,7 +70,24 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
         raise TrialError(f"{source / WEIGHTS}: not the file that {PACKAGE} describes (SHA-256 differs); pull it again")
     preprocess, target = Preprocess.from_dict(description["preprocess"]), Target.from_dict(description["target"])
     model = model_with_weights(recipe, preprocess.spec, target.outputs, safetensors.torch.load(weights))
-    return model.to(device), preprocess
+    return Answering(model, target, recipe.train.loss).eval().to(device), preprocess
+
+
+class Answering(nn.Module):
+    """A trained model whose outputs mean what they say, whatever it was trained to minimise."""
+
+    def __init__(self, model: nn.Module, target: Target, loss: Loss | None) -> None:
+        super().__init__()
+        self.model = model
+        self.target = target
+        self.loss = loss
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The model's input (N, ...) -> scores (N, classes) for a softmax, or values (N, 1) in units of the target."""
+        outputs: Tensor = self.model(inputs)
+        if self.target.task == "regression":
+            return outputs * self.target.std + self.target.mean
+        return class_scores(outputs, self.loss)
 
 
 def model_with_weights(recipe: Recipe, spec: InputSpec, outputs: int, weights: dict[str, Tensor]) -> nn.Module:
@@ -100,18 +119,21 @@ def describe_arrays(
 
 
 class Predictor:
-    """What MLflow calls: raw examples in, probabilities out."""
+    """What MLflow calls: raw examples in, probabilities or values out."""
 
-    def __init__(self, model: nn.Module, preprocess: Preprocess) -> None:
+    def __init__(self, model: Answering, preprocess: Preprocess) -> None:
         self._model = model
         self._preprocess = preprocess
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> np.ndarray:  # noqa: ARG002 (MLflow's)
-        """Raw examples as the source gave them (array, DataFrame or list) -> float32 probabilities (N, classes)."""
+        """Raw examples as the source gave them (array, DataFrame or list) -> float32 probabilities (N, classes), or
+        values (N, 1)."""
+        by_name = self._preprocess.columns() is not None
         with torch.inference_mode():
-            logits = self._model(self._preprocess(_raw_array(model_input)))
-            probabilities: np.ndarray = logits.float().softmax(dim=1).numpy()
-        return probabilities
+            outputs = self._model(self._preprocess(model_input if by_name else _raw_array(model_input))).float()
+            is_classes = self._model.target.task == "classification"
+            answers: np.ndarray = (outputs.softmax(dim=1) if is_classes else outputs).numpy()
+        return answers
 
 
 def _raw_array(model_input: Any) -> Any:
@@ -126,4 +148,6 @@ def _raw_array(model_input: Any) -> Any:
 
 def _load_pyfunc(path: str) -> Predictor:
     """MLflow's entry: the predictor of the package at ``path``."""
-    return Predictor(*load_model(path))
+    model, preprocess = load_model(path)
+    assert isinstance(model, Answering)
+    return Predictor(model, preprocess)

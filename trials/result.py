@@ -55,10 +55,10 @@ class Record(BaseModel):
 class EpochReport(Record):
     """What a trial says after each epoch.
 
-    ``metrics`` maps dotted names to numbers: ``train.loss``, ``train.accuracy``, ``train.lr`` (of the last step),
-    ``train.gradient_norm``, ``validation.loss``, ``validation.accuracy`` and, under EMA, ``validation.ema.loss`` and
-    ``validation.ema.accuracy`` beside ``validation.raw.*``. ``validation.*`` without a middle name is of the weights
-    (raw or EMA) that lead on the recipe's metric.
+    ``metrics`` maps dotted names to numbers: ``train.loss``, ``train.accuracy`` (in regression ``train.mae``),
+    ``train.lr`` (of the last step), ``train.gradient_norm``, the task's ``validation.*`` and, under EMA,
+    ``validation.ema.*`` beside ``validation.raw.*``. ``validation.*`` without a middle name is of the weights (raw or
+    EMA) that lead on the recipe's metric.
     """
 
     epoch: int
@@ -77,7 +77,7 @@ class WeightsFile(Record):
     path: str
     """Relative to the trial's folder."""
     metrics: dict[str, float]
-    """On the selection split: ``validation.loss``, ``validation.accuracy``."""
+    """On the selection split, by the names of a report: ``validation.loss`` and the others of the task."""
     epoch: int
     """The epoch the weights are of (for an average: the last one that went in)."""
     bytes: int
@@ -103,6 +103,8 @@ class TrialResult(Record):
     """Peak memory of the GPU; 0 on a CPU."""
     skipped_steps: int = 0
     """Updates skipped because fp16 gradients overflowed."""
+    lr: float | None = None
+    """Learning rate at the top of the schedule: the recipe's, or the one that its range test found."""
 
 
 def is_better(metric: str, value: float, than: float, min_delta: float = 0.0) -> bool:

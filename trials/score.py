@@ -9,11 +9,10 @@ import safetensors
 import safetensors.torch
 import torch
 
-from trials.data import load_splits
 from trials.errors import TrialError
-from trials.fit.evaluate import evaluate, wilson_interval
+from trials.examples import load_examples
+from trials.fit.evaluate import evaluate
 from trials.fit.precision import arithmetic
-from trials.keep import evaluation_batch_size
 from trials.package import model_with_weights
 from trials.recipe import Recipe
 from trials.train import on_model_device, pick_device
@@ -27,8 +26,8 @@ def score_weights(
 ) -> dict[str, float]:
     """Evaluate the weights at ``weights_path`` over the whole of ``split``, as :func:`trials.run_trial` evaluates.
 
-    Gives ``test.loss``, ``test.accuracy``, ``test.accuracy.low`` and ``.high`` (95 % Wilson interval) and
-    ``test.count``, or the same with ``selection``. Raises :class:`DataError`, :class:`ModelError`, and
+    Gives ``test.loss`` and the task's other metrics, ``.low`` and ``.high`` of those that have a 95 % interval, and
+    ``test.count``; or the same with ``selection``. Raises :class:`DataError`, :class:`ModelError`, and
     :class:`TrialError` when the file is not there or is of another model.
     """
     place, path = pick_device(device), Path(weights_path)
@@ -37,18 +36,12 @@ def score_weights(
     except (OSError, safetensors.SafetensorError) as error:
         raise TrialError(f"{path}: cannot be read as weights ({' '.join(str(error).split())})") from error
     with arithmetic(recipe.train.precision, place):
-        splits = load_splits(recipe.data, place)
+        splits = load_examples(recipe, place)
         spec = splits.preprocess.spec
-        model = on_model_device(model_with_weights(recipe, spec, splits.target.outputs, weights), place, spec)
+        model = on_model_device(model_with_weights(recipe, spec, splits.target.outputs, weights), place, recipe, spec)
         examples = splits.test if split == "test" else splits.selection
-        found = evaluate(
-            model, examples, splits.preprocess, place, evaluation_batch_size(recipe), recipe.train.precision
-        )
-    low, high = wilson_interval(found.correct, found.count)
-    return {
-        f"{split}.loss": found.loss,
-        f"{split}.accuracy": found.accuracy,
-        f"{split}.accuracy.low": low,
-        f"{split}.accuracy.high": high,
-        f"{split}.count": float(found.count),
-    }
+        found = evaluate(model, examples, splits, recipe, place)
+    scores = {f"{split}.{name}": value for name, value in found.metrics.items()}
+    for name, (low, high) in found.intervals.items():
+        scores |= {f"{split}.{name}.low": low, f"{split}.{name}.high": high}
+    return {**scores, f"{split}.count": float(found.count)}

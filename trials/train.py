@@ -12,15 +12,17 @@ import torch
 from torch import nn
 
 from trials.checkpoint import Checkpoint, TrialFolder
-from trials.data import InputSpec, Splits, load_splits
+from trials.data import InputSpec, Splits
 from trials.errors import DataError, Diverged, OutOfMemory, Pruned
+from trials.examples import load_examples
 from trials.fit.evaluate import evaluate
 from trials.fit.fitting import Fitting
 from trials.fit.precision import arithmetic
-from trials.fit.step import steps_per_epoch, train_epoch
+from trials.fit.step import Variation, steps_per_epoch, train_epoch
 from trials.history import History
-from trials.keep import evaluation_batch_size, keep_weights, validation_metrics
+from trials.keep import keep_weights, validation_metrics
 from trials.model.build import build_model
+from trials.model.pretrained import load_pretrained
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult, is_better
 from trials.seed import kept_random_state, seed_global_state
@@ -54,7 +56,6 @@ def run_trial(
         where.claim(recipe)
         result = where.read_result()
         if result is not None:
-            where.remove_training_state()
             return result
         where.remove_leftovers()
         place = pick_device(device)
@@ -67,30 +68,36 @@ def run_trial(
 def _train(
     recipe: Recipe, where: TrialFolder, report: Callable[[EpochReport], bool], place: torch.device
 ) -> TrialResult:
-    splits = load_splits(recipe.data, place)
-    fitting = _begin(recipe, splits, place)
+    splits = load_examples(recipe, place)
+    vary = Variation(splits, recipe, place)
+    fitting, notes = _begin(recipe, splits, place)
     history = _resume(where, recipe, fitting, splits.digest)
+    if recipe.train.lr_finder is not None and not history.epochs:
+        _find_lr(where, fitting, vary)
     if history.epochs:
         # A kill may have come between the newest checkpoint and its report.
         _tell(report, history)
     while not history.over:
         started = time.perf_counter()
-        _train_and_evaluate(recipe, fitting, splits, history)
+        _train_and_evaluate(recipe, fitting, splits, vary, history)
         history.epoch_seconds.append(time.perf_counter() - started)
         _save(where, fitting, history, splits.digest)
         history.epoch_seconds[-1] = time.perf_counter() - started
         _tell(report, history)
     started = time.perf_counter()
-    weights, notes = keep_weights(where, recipe, fitting, splits, history)
+    weights, decisions = keep_weights(where, recipe, fitting, splits, history)
+    if recipe.train.pictures:
+        _draw(where, fitting, splits)
     return TrialResult(
         epochs=history.epochs,
         weights=weights,
-        notes=notes,
-        parameters=sum(parameter.numel() for parameter in fitting.parameters),
+        notes=(*notes, *decisions),
+        parameters=sum(parameter.numel() for parameter in fitting.parameters if parameter.requires_grad),
         seconds=history.seconds + time.perf_counter() - started,
         device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
         peak_memory_bytes=torch.cuda.max_memory_allocated(place) if place.type == "cuda" else 0,
         skipped_steps=fitting.skipped_steps,
+        lr=fitting.top_lr,
     )
 
 
@@ -100,21 +107,30 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return torch.empty(0, device=chosen).device  # "cuda" would not equal the "cuda:0" of the tensors on it
 
 
-def on_model_device(model: nn.Module, device: torch.device, spec: InputSpec) -> nn.Module:
-    """The model on ``device``; for images with channels last, in which convolutions are fastest (also on a CPU)."""
+def on_model_device(model: nn.Module, device: torch.device, recipe: Recipe, spec: InputSpec) -> nn.Module:
+    """The model on ``device``; for images, unless the recipe says otherwise, with channels last, in which convolutions
+    are fastest (also on a CPU)."""
     model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if spec.kind == "image" else model
+    is_for_images = spec.kind == "image" and recipe.train.channels_last
+    return model.to(memory_format=torch.channels_last) if is_for_images else model
 
 
-def _begin(recipe: Recipe, splits: Splits, device: torch.device) -> Fitting:
-    """The untrained model, drawn from the recipe's seed on the host, so that it is the same for every device."""
+def _begin(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[Fitting, tuple[str, ...]]:
+    """The model before training, and notes about it.
+
+    Drawn from the recipe's seed on the host, so that it is the same for every device.
+    """
     seed_global_state(device, recipe.seed, "init")
-    spec = splits.preprocess.spec
-    model = on_model_device(build_model(recipe.model, spec, splits.target.outputs), device, spec)
+    spec, outputs = splits.preprocess.spec, splits.target.outputs
+    model, head, notes = build_model(recipe.model, spec, outputs), "", ()
+    if recipe.model.pretrained is not None:
+        start = load_pretrained(model, recipe.model, spec, outputs)
+        head, notes = start.head, () if start.note is None else (start.note,)
+    model = on_model_device(model, device, recipe, spec)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    total_steps = recipe.train.epochs * steps_per_epoch(len(splits.train), recipe.train)
-    return Fitting(model, recipe.train, total_steps, device)
+    steps = steps_per_epoch(len(splits.train), recipe.train)
+    return Fitting(model, recipe, splits.target, steps, device, head), notes
 
 
 def _resume(where: TrialFolder, recipe: Recipe, fitting: Fitting, data_digest: str) -> History:
@@ -125,25 +141,22 @@ def _resume(where: TrialFolder, recipe: Recipe, fitting: Fitting, data_digest: s
     state = checkpoint.state
     if state["data"] != data_digest:
         raise DataError(f"{where.root}: the data of {recipe.data.source} changed since this trial began; start it anew")
-    fitting.model.load_state_dict(checkpoint.model)
-    if fitting.ema is not None and checkpoint.ema is not None:
-        fitting.ema.model.load_state_dict(checkpoint.ema)
+    for kind, model in {"raw": fitting.model, **fitting.averages()}.items():
+        model.load_state_dict(checkpoint.models[kind])
     fitting.load_state(state["fitting"])
     return History(recipe, state["metrics"], state["epoch_seconds"])
 
 
-def _train_and_evaluate(recipe: Recipe, fitting: Fitting, splits: Splits, history: History) -> None:
+def _train_and_evaluate(recipe: Recipe, fitting: Fitting, splits: Splits, vary: Variation, history: History) -> None:
     """Train one more epoch and add what it came to to the history."""
     epoch, device = history.epochs + 1, fitting.device
     seed_global_state(device, recipe.seed, "epoch", epoch)
-    trained = train_epoch(fitting, splits.train, splits.preprocess, recipe.data, epoch, recipe.seed)
+    trained = train_epoch(fitting, splits, vary, epoch, recipe)
     metrics = trained.metrics()
     models = {"raw": fitting.model} if fitting.ema is None else {"raw": fitting.model, "ema": fitting.ema.model}
     leading: dict[str, float] = {}
     for kind, model in models.items():
-        evaluation = evaluate(
-            model, splits.selection, splits.preprocess, device, evaluation_batch_size(recipe), recipe.train.precision
-        )
+        evaluation = evaluate(model, splits.selection, splits, recipe, device)
         if not math.isfinite(evaluation.loss):
             raise Diverged(
                 f"the validation loss ({kind}) became {evaluation.loss} after epoch {epoch}; "
@@ -164,8 +177,8 @@ def _save(where: TrialFolder, fitting: Fitting, history: History, data_digest: s
         "epoch_seconds": history.epoch_seconds,
         "data": data_digest,
     }
-    ema = None if fitting.ema is None else fitting.ema.model.state_dict()
-    checkpoint = Checkpoint(history.epochs, fitting.model.state_dict(), ema, state)
+    models = {"raw": fitting.model, **fitting.averages()}
+    checkpoint = Checkpoint(history.epochs, {kind: model.state_dict() for kind, model in models.items()}, state)
     where.save(checkpoint, history.saved_epochs, history.saved_ema_epochs)
 
 
@@ -174,7 +187,7 @@ def _tell(report: Callable[[EpochReport], bool], history: History) -> None:
     if not report(
         EpochReport(
             epoch=history.epochs,
-            epochs=history.recipe.train.epochs,
+            epochs=history.recipe.epochs,
             metrics=history.metrics[-1],
             seconds=history.epoch_seconds[-1],
         )

@@ -23,4 +23,4 @@ def best_epoch(values: Sequence[float], metric: str, min_delta: float = 0.0) -> 
 
 def should_stop(values: Sequence[float], metric: str, section: EarlyStop) -> bool:
     """Whether ``patience_epochs`` epochs have passed since the best of ``values``, one value an epoch."""
-    return len(values) - best_epoch(values, metric, section.min_delta) >= section.patience_epochs
+    return bool(values) and len(values) - best_epoch(values, metric, section.min_delta) >= section.patience_epochs

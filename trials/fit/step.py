@@ -6,21 +6,23 @@ gradient of one batch of all its examples.
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trials.data import Preprocess, Split
-from trials.data.augment import augment
+from trials.data import Splits
+from trials.data.augment import Augmentation
 from trials.data.mix import MIXES
-from trials.errors import Diverged
+from trials.errors import Diverged, TrialError
 from trials.fit.evaluate import model_inputs, on_device
 from trials.fit.fitting import Fitting
-from trials.fit.loss import correct_count, cross_entropy
+from trials.fit.loss import absolute_error, correct_count, mean_loss
 from trials.fit.precision import autocast
-from trials.recipe import Data, Train
+from trials.recipe import Recipe, Train
 from trials.seed import generator
 
 _STEPS_BETWEEN_READS = 20
@@ -55,73 +57,112 @@ class EpochTraining:
 
     loss: float
     """Mean over all examples, of the loss that was minimised (smoothed and blended labels included)."""
-    accuracy: float
-    """Share of correct guesses while training; blended labels count by their shares."""
+    score_name: str
+    """``accuracy`` in classification, ``mae`` in regression."""
+    score: float
+    """Share of correct guesses while training, or mean absolute error; blended labels count by their shares."""
     lr: float
     """Learning rate of the last step."""
     gradient_norm: float
-    """Mean norm of the gradient before clipping, over the applied steps; NaN if none was."""
+    """Mean over the applied updates, before clipping; NaN if there was none."""
 
     def metrics(self) -> dict[str, float]:
-        """By the names of an epoch report; what is not finite (such a norm) is left out."""
-        values = {"loss": self.loss, "accuracy": self.accuracy, "lr": self.lr, "gradient_norm": self.gradient_norm}
+        """By the names of an epoch report; what is not a number is left out."""
+        values = {
+            "loss": self.loss,
+            self.score_name: self.score,
+            "lr": self.lr,
+            "gradient_norm": self.gradient_norm,
+        }
         return {f"train.{name}": value for name, value in values.items() if math.isfinite(value)}
 
 
-def train_epoch(
-    fitting: Fitting, split: Split, preprocess: Preprocess, data: Data, epoch: int, seed: int
-) -> EpochTraining:
-    """Train ``fitting`` on all of ``split`` once, in an order drawn from ``seed`` and ``epoch``.
+def train_epoch(fitting: Fitting, splits: Splits, vary: Variation, epoch: int, recipe: Recipe) -> EpochTraining:
+    """Train ``fitting`` on all of the training split once, in an order drawn from the recipe's seed and ``epoch``.
 
-    Dropout draws from the global generator, which the caller seeds. Raises :class:`Diverged` within the epoch when
-    the loss becomes NaN or infinite.
+    Dropout draws from the global generator, which the caller seeds. Raises :class:`Diverged` within the epoch when the
+    loss becomes NaN or infinite.
     """
-    section, device = fitting.section, fitting.device
-    vary = Variation(data, device, seed, epoch)
-    fitting.model.train()
-    order = torch.randperm(
-        len(split), generator=generator(split.inputs.device, seed, "order", epoch), device=split.inputs.device
-    )
-    batches = torch.split(order, batch_sizes(len(split), section.batch_size))
+    section, device = recipe.train, fitting.device
+    count, home = len(splits.train), splits.train.inputs.device
+    vary.begin_epoch(epoch)
+    fitting.begin_epoch(epoch)
+    order = torch.randperm(count, generator=generator(home, recipe.seed, "order", epoch), device=home)
+    batches = torch.split(order, batch_sizes(count, section.batch_size))
+    score = SCORES[splits.target.task]
     tally = _Tally(epoch, steps_between_reads=_STEPS_BETWEEN_READS if device.type == "cuda" else 1)
     lr = fitting.lr
     for start in range(0, len(batches), section.accumulate):
         group = batches[start : start + section.accumulate]
         examples = sum(map(len, group))
         for rows in group:
-            inputs, targets, blend = vary(split.inputs[rows], split.targets[rows], preprocess)
-            with autocast(section.precision, device):
-                logits = fitting.model(inputs)
-            loss = cross_entropy(logits.float(), targets, section.label_smoothing, blend)
+            inputs, targets, blend = vary(rows)
+            with autocast(section.precision, device), _named_small_batch(len(rows)):
+                outputs = fitting.forward(inputs)
+            outputs = outputs.float()
+            loss = mean_loss(fitting.loss, outputs, targets, blend)
             share = len(rows) / examples
             fitting.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
-            tally.add_batch(len(rows), loss.detach(), correct_count(logits.detach(), targets, blend))
+            tally.add_batch(len(rows), loss.detach(), score.function(outputs.detach(), targets, blend))
         lr = fitting.lr
         tally.add_step(*fitting.update(), lr=lr)
-    return tally.close(lr)
+    fitting.end_epoch(epoch)
+    return tally.close(lr, score.name, splits.target.std)
+
+
+@dataclass(frozen=True)
+class Score:
+    """What is counted while training, beside the loss: a sum over the examples of a batch."""
+
+    name: str
+    function: Callable[[Tensor, Tensor, tuple[Tensor, float] | None], Tensor]
+
+
+SCORES = {"classification": Score("accuracy", correct_count), "regression": Score("mae", absolute_error)}
+
+
+@contextlib.contextmanager
+def _named_small_batch(count: int) -> Iterator[None]:
+    """Say in our words that batch norm cannot take the variance of a single value a channel."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrialError(
+            f"train.batch_size: found a batch of {count} example(s), over which batch norm has no variance; expected "
+            "at least 2; raise it, or set model.norm to layer or group"
+        ) from error
 
 
 class Variation:
     """What happens to the examples of a batch before the model sees them: augment, normalise, mix."""
 
-    def __init__(self, data: Data, device: torch.device, seed: int, epoch: int) -> None:
-        self.data = data
+    def __init__(self, splits: Splits, recipe: Recipe, device: torch.device) -> None:
+        self.splits = splits
+        self.recipe = recipe
         self.device = device
-        self._augment = generator(device, seed, "augment", epoch)
+        self._augmentation = Augmentation(recipe.data, splits)
+        self.begin_epoch(1)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Draw what ``epoch`` draws, whatever was drawn before."""
+        seed = self.recipe.seed
+        self._augment = generator(self.device, seed, "augment", epoch)
         # On the host: the blend ratio is needed there, and reading it from a GPU would wait for all queued work.
         self._mix = generator(torch.device("cpu"), seed, "mix", epoch)
 
-    def __call__(
-        self, raw: Tensor, targets: Tensor, preprocess: Preprocess
-    ) -> tuple[Tensor, Tensor, tuple[Tensor, float] | None]:
-        """Raw inputs (N, *shape) and targets (N,) -> the model's inputs, targets, and the blend with other targets."""
-        if self.data.augment:
-            raw = augment(on_device(raw, self.device), self.data, self._augment)
-        inputs = model_inputs(raw, preprocess, self.device)
-        targets = on_device(targets, self.device)
-        if self.data.mix == "none":
+    def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, float] | None]:
+        """Rows (N,) of the training split -> the model's inputs, targets, and the blend with other targets."""
+        data, split = self.recipe.data, self.splits.train
+        raw = split.inputs[rows]
+        if self._augmentation:
+            raw = self._augmentation(on_device(raw, self.device), on_device(rows, self.device), self._augment)
+        inputs = model_inputs(raw, self.splits.preprocess, self.device, self.recipe.train.channels_last)
+        targets = on_device(split.targets[rows], self.device)
+        if data.mix == "none":
             return inputs, targets, None
-        mixed = MIXES[self.data.mix](inputs, targets, self.data.mix_alpha, self._mix)
+        mixed = MIXES[data.mix](inputs, targets, data.mix_alpha, self._mix)
         return mixed.inputs, mixed.targets_a, (mixed.targets_b, mixed.lam)
 
 
@@ -132,12 +173,12 @@ class _Tally:
         self._epoch = epoch
         self._steps_between_reads = steps_between_reads
         self._steps = self._applied_steps = self._examples = 0
-        self._loss = self._correct = self._norm = 0.0
+        self._loss = self._score = self._norm = 0.0
         self._pending: list[tuple[int, int, Tensor, Tensor]] = []
         self._norms: list[Tensor] = []
 
-    def add_batch(self, count: int, loss: Tensor, correct: Tensor) -> None:
-        self._pending.append((self._steps + 1, count, loss, correct))
+    def add_batch(self, count: int, loss: Tensor, score: Tensor) -> None:
+        self._pending.append((self._steps + 1, count, loss, score))
 
     def add_step(self, applied: bool, norm: Tensor, lr: float) -> None:
         self._steps += 1
@@ -146,16 +187,17 @@ class _Tally:
         if self._steps % self._steps_between_reads == 0:
             self._read(lr)
 
-    def close(self, lr: float) -> EpochTraining:
+    def close(self, lr: float, score_name: str, unit: float) -> EpochTraining:
+        """What the epoch came to; ``unit`` is what one unit of the score is worth."""
         self._read(lr)
         norm = self._norm / self._applied_steps if self._applied_steps else math.nan
-        return EpochTraining(self._loss / self._examples, self._correct / self._examples, lr, norm)
+        return EpochTraining(self._loss / self._examples, score_name, unit * self._score / self._examples, lr, norm)
 
     def _read(self, lr: float) -> None:
         if not self._pending:
             return
-        steps, counts, losses, corrects = zip(*self._pending, strict=True)
-        values = torch.stack([*losses, *corrects, *(norm.float() for norm in self._norms)]).tolist()
+        steps, counts, losses, scores = zip(*self._pending, strict=True)
+        values = torch.stack([*losses, *scores, *(norm.float() for norm in self._norms)]).tolist()
         batches = len(counts)
         for step, count, loss in zip(steps, counts, values[:batches], strict=False):
             if not math.isfinite(loss):
@@ -164,7 +206,7 @@ class _Tally:
                     "lower train.optimizer.lr or set train.clip_norm"
                 )
             self._loss += loss * count
-        self._correct += math.fsum(values[batches : 2 * batches])
+        self._score += math.fsum(values[batches : 2 * batches])
         self._norm += math.fsum(values[2 * batches :])
         self._examples += sum(counts)
         self._applied_steps += len(self._norms)

@@ -97,7 +97,8 @@ class Recipe(Section):
     @property
     def epochs(self) -> int:
         """All epochs the trial is to train, extensions included."""
-        return self.train.epochs + sum(extension.epochs for extension in self.extensions)
+        last = self.extensions[-1] if self.extensions else None
+        return self.train.epochs if last is None else last.after_epochs + last.epochs
 
 
 __all__ = [

@@ -151,6 +151,8 @@ Schedule = Annotated[
 class Extension(Section):
     """More epochs for a trial that was finished: what `sweeper extend` adds."""
 
+    after_epochs: Count
+    """Epochs that the trial had trained when these were added. [sweeper]"""
     epochs: Count
     """Epochs added. The curve goes on where it ended. [sweeper]"""
     schedule: Literal["cosine", "constant"] = "cosine"
