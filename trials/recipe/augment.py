@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 
 from trials.recipe.section import (
     BelowOne,
@@ -230,6 +231,16 @@ def _spelled_out(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+class _BareNames:
+    """Tells JSON Schema that a name alone will do, where the section has a default for all else."""
+
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        spec = handler(core_schema)
+        sections = [handler.resolve_ref_schema(section) for section in spec["oneOf"]]
+        names = [section["properties"]["name"]["const"] for section in sections if section["required"] == ["name"]]
+        return {"anyOf": [spec, {"enum": names}]}
+
+
 ImageAugment = (
     RandomCrop
     | RandomResizedCrop
@@ -244,6 +255,8 @@ ImageAugment = (
 )
 TextAugment = RandomDeletion | RandomSwap | RandomInsertion | SynonymReplacement | BackTranslation
 Augment = Annotated[
-    ImageAugment | TextAugment | CustomAugment, Field(discriminator="name"), BeforeValidator(_spelled_out)
+    ImageAugment | TextAugment | CustomAugment,
+    Field(discriminator="name"),
+    BeforeValidator(_spelled_out),
+    _BareNames(),
 ]
-
