@@ -12,15 +12,32 @@ from typing import Any
 
 from torch import Generator, Tensor
 
+from trials.data.augment.affine import build_affine
 from trials.data.augment.apply import Apply
+from trials.data.augment.color_jitter import build_color_jitter
 from trials.data.augment.crop import build_random_crop
-from trials.data.augment.flip import build_horizontal_flip
+from trials.data.augment.custom import build_custom
+from trials.data.augment.erasing import build_erasing
+from trials.data.augment.flip import build_horizontal_flip, build_vertical_flip
+from trials.data.augment.rand_augment import build_rand_augment
+from trials.data.augment.resized_crop import build_random_resized_crop
+from trials.data.augment.rotation import build_rotation
+from trials.data.augment.trivial_augment import build_trivial_augment
 from trials.data.splits import Splits
 from trials.recipe import Data
 
 AUGMENTS: dict[str, Callable[[Any, Splits], Apply]] = {
     "random_crop": build_random_crop,
+    "random_resized_crop": build_random_resized_crop,
     "horizontal_flip": build_horizontal_flip,
+    "vertical_flip": build_vertical_flip,
+    "rotation": build_rotation,
+    "affine": build_affine,
+    "color_jitter": build_color_jitter,
+    "erasing": build_erasing,
+    "rand_augment": build_rand_augment,
+    "trivial_augment": build_trivial_augment,
+    "custom": build_custom,
 }
 
 
