@@ -19,10 +19,11 @@ from trials.recipe.section import (
 
 
 class RandomCrop(Section):
-    """Pad the image with zeros and cut its own size out again at a random place."""
+    """Pad the image with black and cut its own size out again at a random place."""
 
     name: Literal["random_crop"]
-    """Pad and crop. Every one of the (2 padding + 1)^2 places is equally likely. [arXiv:1512.03385, section 4.2]"""
+    """Pad with black (0, or the smallest value of images that are no bytes) and crop. Every one of the
+    (2 padding + 1)^2 places is equally likely. [arXiv:1512.03385, section 4.2]"""
     padding: Count = 4
     """Pixels of padding on each side. It must be less than the image's side. [arXiv:1512.03385, section 4.2]"""
 
@@ -34,7 +35,8 @@ class RandomResizedCrop(Section):
     """Crop a random area and shape, then resize it to the image's size by bilinear interpolation. The recipe for
     ImageNet. [arXiv:1409.4842; torchvision.transforms.v2.RandomResizedCrop]"""
     min_area: PositiveFraction = 0.25
-    """Smallest area of the crop as a share of the image's. The area is uniform between this and 1.
+    """Smallest area of the crop as a share of the image's. The area is uniform between this and 1; at 1 the image stays
+    whole, as it does when ten shapes in a row do not fit into it.
     [torchvision.transforms.v2.RandomResizedCrop, where it is 0.08]"""
     min_ratio: PositiveFraction = 0.75
     """Smallest ratio of the crop's sides. The ratio is drawn evenly in its logarithm from this to its inverse.
@@ -85,7 +87,7 @@ class Affine(Section):
     degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 10.0
     """Largest angle to either side, in degrees. 0 does not turn. [torchvision.transforms.v2.RandomAffine]"""
     translate: BelowOne = 0.1
-    """Largest shift along each side, as a share of that side. 0 does not shift.
+    """Largest shift along each side, as a share of that side, to the fraction of a pixel. 0 does not shift.
     [torchvision.transforms.v2.RandomAffine]"""
     scale: BelowOne = 0.1
     """Largest change of size: the factor is uniform from 1 - scale to 1 + scale. 0 keeps the size.
@@ -119,7 +121,8 @@ class Erasing(Section):
     """Blank a random box of the image."""
 
     name: Literal["erasing"]
-    """Set a random box to the mean colour. It makes the network look at more than one part. [arXiv:1708.04896]"""
+    """Set a random box to the mean colour of the training split. It makes the network look at more than one part.
+    [arXiv:1708.04896]"""
     probability: Fraction = 0.5
     """Share of the images that lose a box. Each is decided on its own. [arXiv:1708.04896]"""
     min_area: PositiveFraction = 0.02
@@ -142,7 +145,8 @@ class RandAugment(Section):
     """Operations applied to each image, one after another. Each is drawn from the same list, the identity included.
     [arXiv:1909.13719]"""
     magnitude: Annotated[int, Field(ge=0, le=30)] = 9
-    """Strength of every operation, from 0 (none) to 30 (strongest). [arXiv:1909.13719]"""
+    """Strength of every operation, from 0 (none) to 30 (strongest). Two of the fourteen, auto contrast and equalize,
+    have only one. [arXiv:1909.13719]"""
 
 
 class TrivialAugment(Section):
@@ -157,7 +161,8 @@ class CustomAugment(Section):
     """A function of your own."""
 
     name: Literal["custom"]
-    """Call your own function on each batch. It runs in the order in which it stands in the list. [sweeper]"""
+    """Call your own function on each batch of images, features or word numbers. It runs in the order in which it
+    stands in the list. [sweeper]"""
     function: ImportPath
     """`module:function`, called as `function(inputs, generator, **arguments)` with raw inputs (N, ...), on whichever
     device they are. It returns the same shape and type, and draws from the generator it is given. [sweeper]"""
