@@ -1,6 +1,7 @@
 """Learning rate schedules: pure functions of progress that give a factor of the top learning rate.
 
-Shares of a training become whole steps by the nearest one, so that no rounding error moves a drop by a step.
+Shares of a training become whole steps by the nearest one, so that no rounding error moves a drop by a step; a period
+has one step at least.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def whole_steps(steps: float) -> int:
 
 
 def periods_before(step: int, length: float) -> int:
-    """How many periods of ``length`` steps, each ended at the nearest whole step, are over at ``step``.
+    """How many periods of ``length`` steps, at least 1, each ended at the nearest whole step, are over at ``step``.
 
     >>> [periods_before(step, 10 / 3) for step in (2, 3, 6, 7, 9, 10)]
     [0, 1, 1, 2, 2, 3]
@@ -65,24 +66,24 @@ def periods_before(step: int, length: float) -> int:
     return math.ceil((step + 0.5) / length) - 1
 
 
-def _constant_at(_: Constant, step: int, total_steps: int) -> float:
+def _constant_at(_schedule: Constant, _step: int, _total_steps: int) -> float:
     return 1.0
 
 
 def _step_at(schedule: Step, step: int, total_steps: int) -> float:
-    return schedule.gamma ** periods_before(step, schedule.every * total_steps)
+    return math.pow(schedule.gamma, periods_before(step, max(1.0, schedule.every * total_steps)))
 
 
 def _multi_step_at(schedule: MultiStep, step: int, total_steps: int) -> float:
-    return schedule.gamma ** sum(whole_steps(place * total_steps) <= step for place in schedule.at)
+    return math.pow(schedule.gamma, sum(max(1, whole_steps(place * total_steps)) <= step for place in schedule.at))
 
 
 def _exponential_at(schedule: Exponential, step: int, total_steps: int) -> float:
-    return schedule.final ** (step / total_steps)
+    return math.pow(schedule.final, step / total_steps)
 
 
 def _cyclic_at(schedule: Cyclic, step: int, total_steps: int) -> float:
-    length = total_steps / schedule.cycles
+    length = max(1.0, total_steps / schedule.cycles)
     number = periods_before(step, length)
     start, end = whole_steps(number * length), whole_steps((number + 1) * length)
     height = 1.0 - abs(2.0 * (step - start) / (end - start) - 1.0)
@@ -94,7 +95,7 @@ def _cosine_at(schedule: Cosine, step: int, total_steps: int) -> float:
 
 
 def _cosine_restarts_at(schedule: CosineRestarts, step: int, total_steps: int) -> float:
-    first, ratio = schedule.first * total_steps, schedule.multiply
+    first, ratio = max(1.0, schedule.first * total_steps), schedule.multiply
     if ratio == 1:
         number = periods_before(step, first)
         start, end = whole_steps(number * first), whole_steps((number + 1) * first)
@@ -105,7 +106,7 @@ def _cosine_restarts_at(schedule: CosineRestarts, step: int, total_steps: int) -
 
 
 def _polynomial_at(schedule: Polynomial, step: int, total_steps: int) -> float:
-    return schedule.final + (1.0 - schedule.final) * (1.0 - step / total_steps) ** schedule.power
+    return schedule.final + (1.0 - schedule.final) * math.pow(1.0 - step / total_steps, schedule.power)
 
 
 def _one_cycle_at(schedule: OneCycle, step: int, total_steps: int) -> float:
