@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from sweeper.errors import WorkersError
 from sweeper.runner import TRAIN, Event, Failed, Job, Reported, Runner
-from sweeper.study import Workers as WorkersSection
+from sweeper.study_file import Workers as WorkersSection
 
 KEPT_LIMIT_BYTES = 1 << 30
 """A worker that holds this much more than after its first trial is replaced."""

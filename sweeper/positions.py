@@ -93,13 +93,18 @@ def show(value: Any, longest: int = 80) -> str:
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the known name nearest to a wrong one, or nothing when none is near.
+    """``; did you mean 'x'?`` for the known name nearest to a wrong one, or those that have it for one of their words.
 
     >>> near("epoch", ["epochs", "batch_size"])
     "; did you mean 'epochs'?"
+    >>> near("flip", ["random_crop", "horizontal_flip", "vertical_flip"])
+    "; did you mean 'horizontal_flip' or 'vertical_flip'?"
+    >>> near("unknown", ["epochs"])
+    ''
     """
-    matches = get_close_matches(name, list(known), n=1)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    names = list(known)
+    matches = get_close_matches(name, names, n=1) or [other for other in names if name in other.split("_")]
+    return f"; did you mean {listed(map(repr, matches))}?" if matches else ""
 
 
 def unknown(name: str, known: Iterable[str], what: str = "key") -> str:

@@ -51,7 +51,7 @@ class RangeReader:
             return tree
         if isinstance(value, dict):
             lone = next(iter(value)) if len(value) == 1 and "arguments" not in path else ""
-            if near(lone, RANGES):  # a misspelt range; no field is called anything like one
+            if isinstance(value.get(lone), list) and near(lone, RANGES):  # misspelt: no field with a list is like one
                 self.faults.append(self._document.key_fault((*path, lone), unknown(lone, RANGES)))
                 self.broken.add(path)
                 return None

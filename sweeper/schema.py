@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from sweeper.space import TAGS
-from sweeper.study import SECTIONS, StudyFile
+from sweeper.study_file import SECTIONS, StudyFile
 from sweeper.validate import resolve
 
 Schema = dict[str, Any]
@@ -56,17 +56,32 @@ def _allow_ranges(properties: Schema, prefix: str, fields: Schema) -> None:
 
 def _ranged(spec: Schema, name: str, fields: Schema) -> Schema:
     """A reference to the value or any range of such values, which is added to ``fields`` under ``name``."""
-    options: list[Schema] = spec.get("oneOf") or spec.get("anyOf") or [spec]
-    options = [{word: item for word, item in option.items() if word not in ABOUT} for option in options]
+    options = [{word: item for word, item in option.items() if word not in ABOUT} for option in _options(spec)]
     ranges = [kind for option in options for kind in _numeric(option)]
     for option in options:
         if option.get("type") == "array":
             option["items"] = _ranged(option["items"], f"{name}.item", fields)
     reference = {"$ref": f"#/$defs/{name}"}
-    # A `name` or `build` may be chosen among several, while the section around it can only know its own.
-    chosen = {"type": "string"} if name.rpartition(".")[2] in TAGS else reference
-    fields[name] = {"anyOf": [*options, *ranges, _choice(chosen)]}
+    fields[name] = {"anyOf": [*options, *ranges, _choice(_chosen(name, reference))]}
     return reference
+
+
+def _chosen(name: str, reference: Schema) -> Schema:
+    """What the options of a choice may be, where ``reference`` may stand."""
+    last = name.rpartition(".")[2]
+    if last in TAGS:  # chosen among all there are, while the section around it can only know its own
+        return {"type": "string"}
+    # An item of a list may be chosen to be left out.
+    return {"anyOf": [reference, {"type": "null"}]} if last == "item" else reference
+
+
+def _options(spec: Schema) -> list[Schema]:
+    """All that may stand there, alternatives within alternatives included.
+
+    Any of them, never "exactly one": with a choice of names a section may be of several kinds.
+    """
+    alternatives: list[Schema] = spec.get("oneOf") or spec.get("anyOf") or []
+    return [option for alternative in alternatives for option in _options(alternative)] or [spec]
 
 
 def _choice(option: Schema) -> Schema:

@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 
 from sweeper.catalog import store_error, use_wal
 from sweeper.space import Choice, Int, Log, Parameter, Uniform
-from sweeper.study import Asha, Hyperband, Median, NoPruner, Patient, Study
+from sweeper.study import Study
+from sweeper.study_file import Asha, Hyperband, Median, NoPruner, Patient
 from trials.recipe import Recipe
 from trials.result import METRICS
 from trials.seed import derive_seed

@@ -1,7 +1,8 @@
 """The space of recipes that a study searches: sections of a recipe with ranges in place of values.
 
 A *tree* is plain data (dicts, lists, scalars) in which a value may be a range. The options of a `Choice` are trees
-again, so a choice of sections makes the parameters inside it conditional on it.
+again, so a choice of sections makes the parameters inside it conditional on it. An item of a list that is chosen to be
+null is left out, so that each may be switched on and off by itself.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Space:
     def decide(self, pick: Pick) -> Decision:
         """Ask ``pick`` for the value (for a choice: the label) of each active parameter, in the order of the file."""
         walk = _Walk(pick)
-        sections = walk.resolve(self.sections, "", (), (), ())
+        sections = walk.resolve(self.sections, "", (), (), (), ())
         return Decision(sections, walk.params, walk.origins)
 
     def recipe(self, sections: dict[str, Any], seed: int, metric: str) -> Recipe:
@@ -158,17 +159,27 @@ class _Walk:
         self.params: dict[str, Any] = {}
         self.origins: dict[Path, Path] = {}
 
-    def resolve(self, tree: Tree, name: str, path: Path, at: Path, when: tuple[tuple[str, Label], ...]) -> Any:
-        self.origins[path] = at
+    def resolve(
+        self, tree: Tree, name: str, path: Path, place: Path, at: Path, when: tuple[tuple[str, Label], ...]
+    ) -> Any:
+        """The value of ``tree``, which stands at ``at`` in the file.
+
+        ``path`` and ``place`` are where it goes in the recipe, before and after items of lists are left out.
+        """
+        self.origins[place] = at
         if isinstance(tree, dict):
             return {
-                key: self.resolve(item, _join(name, key), (*path, key), (*at, key), when) for key, item in tree.items()
+                key: self.resolve(item, _join(name, key), (*path, key), (*place, key), (*at, key), when)
+                for key, item in tree.items()
             }
         if isinstance(tree, list):
-            return [
-                self.resolve(item, _join(name, index), (*path, index), (*at, index), when)
-                for index, item in enumerate(tree)
-            ]
+            items: list[Any] = []
+            for index, item in enumerate(tree):
+                inside = (*place, len(items))
+                value = self.resolve(item, _join(name, index), (*path, index), inside, (*at, index), when)
+                if value is not None or not isinstance(item, Choice) or "arguments" in path:
+                    items.append(value)
+            return items
         if not isinstance(tree, Distribution):
             return tree
         picked = self._pick(Parameter(name, _path_text(path), tree, when))
@@ -177,7 +188,7 @@ class _Walk:
             return picked
         index = next(i for i, label in enumerate(tree.labels) if _is_same(label, picked))
         branch, label = _branch(name, tree.labels[index]), tree.labels[index]
-        return self.resolve(tree.options[index], branch, path, (*at, "choice", index), (*when, (name, label)))
+        return self.resolve(tree.options[index], branch, path, place, (*at, "choice", index), (*when, (name, label)))
 
 
 def _parameters(tree: Tree, name: str, path: Path, when: tuple[tuple[str, Label], ...]) -> Iterator[Parameter]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sweeper.study import FILES
+from sweeper.paths import FILES
 
 
 def module_files(recipe: Mapping[str, Any]) -> list[Path]:

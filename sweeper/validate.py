@@ -6,7 +6,7 @@ recipes at its ends or with each of its options, which is enough because each fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -48,16 +48,17 @@ def _first(fixed: dict[str, Any]) -> Any:
     return pick
 
 
-def validate(model: type[AnyModel], document: Document, space: Space) -> tuple[list[AnyModel], list[Fault]]:
-    """Every variant as ``model``, or what is wrong with them; faults may repeat."""
-    valid: list[AnyModel] = []
+def validate(
+    model: type[AnyModel], document: Document, decisions: Sequence[Decision]
+) -> tuple[list[tuple[Decision, AnyModel]], list[Fault]]:
+    """Each decision that is a ``model``, with that, and what is wrong with the others; faults may repeat."""
+    valid: list[tuple[Decision, AnyModel]] = []
     faults: list[Fault] = []
-    for decision in variants(space):
+    for decision in decisions:
         try:
-            valid.append(model.model_validate({**document.data, **decision.sections}))
+            valid.append((decision, model.model_validate({**document.data, **decision.sections})))
         except ValidationError as error:
-            translate = _Translator(_schema_of(model), document, decision)
-            faults += [translate(detail) for detail in error.errors(include_url=False)]
+            faults += _Translator(_schema_of(model), document, decision).faults(error)
     return valid, faults
 
 
@@ -73,13 +74,22 @@ class _Translator:
     def __init__(self, schema: Schema, document: Document, decision: Decision) -> None:
         self._schema, self._document, self._decision = schema, document, decision
 
-    def __call__(self, error: ErrorDetails) -> Fault:
+    def faults(self, error: ValidationError) -> Iterator[Fault]:
+        """A fault for each error, but for those of a value in which something is wrong further inside."""
+        details = error.errors(include_url=False)
+        paths = [self._locate(detail["loc"])[0] for detail in details]
+        for path, detail in zip(paths, details, strict=True):
+            if not any(len(other) > len(path) and other[: len(path)] == path for other in paths):
+                yield self._fault(detail)
+
+    def _fault(self, error: ErrorDetails) -> Fault:
         path, spec, section = self._locate(error["loc"])
         if error["type"] == "missing":
             return self._missing(path, describe(spec, self._schema))
         if error["type"] == "extra_forbidden":
-            return self._document.key_fault(self._at(path), unknown(str(path[-1]), section["properties"]))
-        if _variants_of(spec) and isinstance(error["input"], dict):
+            known = sorted(section["properties"], key=lambda key: key not in TAGS)  # what kind it is comes first
+            return self._document.key_fault((*self._at(path[:-1]), path[-1]), unknown(str(path[-1]), known))
+        if _sections_of(spec, self._schema) and isinstance(error["input"], dict):
             return self._kind(path, spec, error["input"])
         if path[-1] in TAGS and isinstance(error["input"], str):
             return self._kind(path[:-1], self._locate(error["loc"][:-2])[1], {path[-1]: error["input"]})
@@ -95,14 +105,16 @@ class _Translator:
 
     def _kind(self, path: Path, spec: Schema, section: dict[str, Any]) -> Fault:
         """A section whose `name` or `build` is missing or unknown."""
-        key = _tag_key(_variants_of(spec), self._schema)
-        names = _tag_names(spec, self._schema)
+        key, names = _kinds(spec, self._schema)
         if key not in section:
             meant = next((f"; is {wrong!r} meant as {key!r}?" for wrong in section if near(wrong, [key])), "")
             return self._missing((*path, key), listed(names) + meant)
         found = section[key]
+        at = self._at(path)
+        if not isinstance(self._document.value(at), str):  # in the file it may be a bare name
+            at = self._at((*path, key))
         guess = near(found, names) if isinstance(found, str) else ""
-        return self._document.fault(self._at((*path, key)), f"found {show(found)}, expected {listed(names)}{guess}")
+        return self._document.fault(at, f"found {show(found)}, expected {listed(names)}{guess}")
 
     def _at(self, path: Path) -> Path:
         """Where a value of the recipe stands in the file."""
@@ -112,14 +124,23 @@ class _Translator:
         return self._decision.origins.get(path, ()) + rest
 
     def _locate(self, loc: tuple[int | str, ...]) -> tuple[Path, Schema, Schema]:
-        """The path in the recipe of pydantic's ``loc``, what may stand there, and what the section around it may be."""
+        """The path in the recipe of pydantic's ``loc``, what may stand there, and what the section around it may be.
+
+        Pydantic puts into its path which alternative it tried: the kind of a section, the type of a value. The file
+        does not.
+        """
         path: Path = ()
         spec = section = resolve(self._schema, self._schema)
-        for step in loc:
-            spec = _not_null(spec, self._schema)
-            if branches := [resolve(branch, self._schema) for branch in _variants_of(spec)]:
-                spec = next(branch for branch in branches if _is_branch(branch, str(step)))
-                continue  # pydantic puts the kind of a section into its path; the file does not
+        for index, step in enumerate(loc):
+            if sections := _sections_of(spec, self._schema):
+                spec = next(branch for branch in sections if _is_branch(branch, str(step)))
+                continue
+            options = _options(spec, self._schema)
+            if len(options) > 1 and index == len(loc) - 1:
+                break
+            spec = next((option for option in options if option.get("type") == "array"), options[0])
+            if len(options) > 1:
+                continue
             section, path = spec, (*path, step)
             spec = section.get("properties", {}).get(step) or section.get("items") or {}
         return path, resolve(spec, self._schema), section
@@ -138,22 +159,30 @@ def describe(spec: Schema, schema: Schema) -> str:
     >>> describe({"type": "integer", "minimum": 1}, {})
     'a whole number >= 1'
     """
+    return listed(_alternatives(spec, schema))
+
+
+def _alternatives(spec: Schema, schema: Schema) -> list[str]:
     spec = resolve(spec, schema)
+    if _sections_of(spec, schema):
+        key, names = _kinds(spec, schema)
+        options = [option for option in spec.get("anyOf", ()) if "oneOf" not in option]
+        bare = ", or its name alone" if any("enum" in option for option in options) else ""
+        null = ["null"] if {"type": "null"} in options else []
+        return [f"a section such as {{{key}: {names[0]}}}{bare}", *null]
     if "anyOf" in spec:
-        return listed(describe(option, schema) for option in spec["anyOf"])
-    if _variants_of(spec):
-        key = _tag_key(_variants_of(spec), schema)
-        return f"a section such as {{{key}: {_tag_names(spec, schema)[0]}}}"
+        return [words for option in spec["anyOf"] for words in _alternatives(option, schema)]
     if "enum" in spec:
-        return listed(str(name) for name in spec["enum"])
+        return [str(name) for name in spec["enum"]]
     if "pattern" in spec:
-        return str(spec["title"])
+        return [str(spec["title"])]
     kind = spec.get("type")
     if kind in ("integer", "number"):
-        return ("a whole number" if kind == "integer" else "a number") + _limits(spec)
+        return [("a whole number" if kind == "integer" else "a number") + _limits(spec)]
     if kind == "array":
-        return f"a list, each item {describe(spec['items'], schema)}"
-    return {"object": "a section", "string": "text", "boolean": "true or false", "null": "null"}[str(kind)]
+        least = " with at least one item" if spec.get("minItems") else ""
+        return [f"a list{least}, each item {describe(spec['items'], schema)}"]
+    return [{"object": "a section", "string": "text", "boolean": "true or false", "null": "null"}[str(kind)]]
 
 
 def _limits(spec: Schema) -> str:
@@ -178,24 +207,23 @@ def _hint(found: Any, spec: Schema) -> str:
     return ""
 
 
-def _variants_of(spec: Schema) -> list[Schema]:
-    return list(spec.get("oneOf", ()))
-
-
-def _not_null(spec: Schema, schema: Schema) -> Schema:
+def _options(spec: Schema, schema: Schema) -> list[Schema]:
+    """What else than null may stand there."""
     spec = resolve(spec, schema)
-    options = [option for option in spec.get("anyOf", ()) if option.get("type") != "null"]
-    return resolve(options[0], schema) if options else spec
+    options = [resolve(option, schema) for option in spec.get("anyOf", ()) if option.get("type") != "null"]
+    return options or [spec]
 
 
-def _tag_key(branches: list[Schema], schema: Schema) -> str:
-    return next(key for key in TAGS if key in resolve(branches[0], schema)["properties"])
+def _sections_of(spec: Schema, schema: Schema) -> list[Schema]:
+    """The sections of several kinds that may stand there, if any may."""
+    return [resolve(branch, schema) for option in _options(spec, schema) for branch in option.get("oneOf", ())]
 
 
-def _tag_names(spec: Schema, schema: Schema) -> list[str]:
-    branches = [resolve(branch, schema)["properties"] for branch in _variants_of(spec)]
-    key = _tag_key(_variants_of(spec), schema)
-    return [str(fields[key].get("const", "module:function")) for fields in branches]
+def _kinds(spec: Schema, schema: Schema) -> tuple[str, list[str]]:
+    """The key that says of which kind a section is, and the kinds there are."""
+    branches = [branch["properties"] for branch in _sections_of(spec, schema)]
+    key = next(key for key in TAGS if key in branches[0])
+    return key, [str(fields[key].get("const", "module:function")) for fields in branches]
 
 
 def _is_branch(definition: Schema, tag: str) -> bool:

@@ -48,8 +48,28 @@ def test_the_example_studies_are_accepted(path: Path) -> None:
         HEAD,
         HEAD + "train: {epochs: {int: [2, 8]}}\n",
         HEAD + "train: {epochs: {int: [2, 8], step: 2, log: false}}\n",
-        HEAD + "train: {label_smoothing: {choice: [0.0, {uniform: [0.01, 0.1]}]}}\n",
-        HEAD + "train: {label_smoothing: {choice: [0.0, {choice: [0.1, {uniform: [0.2, 0.3]}]}]}}\n",
+        HEAD + "train: {loss: {name: bce, label_smoothing: {choice: [0.0, {uniform: [0.01, 0.1]}]}}}\n",
+        HEAD + "train: {loss: {name: bce, label_smoothing: {choice: [0.0, {choice: [0.1, {uniform: [0.2, 0.3]}]}]}}}\n",
+        HEAD + "train: {loss: null, swa: {lr: {choice: [null, {log: [0.01, 1]}]}}}\n",
+        HEAD + "train: {loss: {choice: [null, {name: focal, gamma: {uniform: [0, 5]}}]}}\n",
+        HEAD + "train: {loss: {name: {choice: [focal, bce]}, class_weights: {choice: [none, balanced, [1.0, 2]]}}}\n",
+        HEAD + "train: {loss: {name: focal, class_weights: [{log: [0.5, 2]}, 1.0]}}\n",
+        HEAD + "train: {schedule: {name: multi_step, at: [0.2, {choice: [null, {uniform: [0.5, 0.9]}]}]}}\n",
+        HEAD + "train: {schedule: {name: sequence, parts: [{share: 0.3, schedule: {name: constant}}, {share: 1, "
+        "schedule: {choice: [{name: cosine}, {name: step, gamma: {uniform: [0.1, 0.5]}}]}, top: {log: [0.1, 1]}}]}}\n",
+        HEAD + "train: {compile: true, lr_finder: {steps: {int: [10, 100]}}, early_stop: {metric: validation.loss}}\n",
+        "study: s\ndata: {source: 'csv:a.csv', target: y, task: regression, drop: {choice: [[], [id]]}}\n"
+        "model: {build: mlp}\nsearch: {metric: validation.rmse}\n",
+        "study: s\ndata: {source: 'folder:a', image_size: {choice: [32, 64]}}\n"
+        "model: {build: torchvision.models:resnet18, pretrained: {choice: [null, {weights: DEFAULT, freeze: [body], "
+        "unfreeze_after_epochs: {int: [1, 5]}, body_lr: {log: [0.01, 1]}}]}}\n",
+        "study: s\ndata: {source: digits, augment: [random_crop, {name: rotation, degrees: {uniform: [0, 30]}}]}\n"
+        "model: {build: mlp}\n",
+        "study: s\ndata: {source: digits, augment: [{name: {choice: [horizontal_flip, vertical_flip]}, "
+        "probability: {uniform: [0, 1]}}, {choice: [null, trivial_augment, {name: rand_augment}]}]}\n"
+        "model: {build: mlp}\n",
+        "study: s\ndata: {source: digits, augment: [{name: custom, function: a.b:c, arguments: {log: 1}}]}\n"
+        "model: {build: mlp}\n",
         HEAD + "train: {ema: {choice: [null, {decay: {uniform: [0.9, 0.99]}}]}}\n",
         HEAD + "train: {clip_norm: {choice: [null, 1.0, {log: [0.1, 10]}]}}\n",
         HEAD + "train: {optimizer: {choice: [{name: sgd, lr: {log: [0.01, 1]}}, {name: adamw}]}}\n",
@@ -85,7 +105,24 @@ def test_what_loads_is_accepted(text: str, tmp_path: Path) -> None:
         HEAD + "train: {epochs: {int: [1, 3], stepp: 2}}\n",
         HEAD + "train: {epochs: {choice: []}}\n",
         HEAD + "train: {epochs: {choice: [1, two]}}\n",
-        HEAD + "train: {label_smoothing: {uniform: [0.0, 1.0]}}\n",
+        "study: s\ndata: {source: digits, augment: [custom]}\nmodel: {build: mlp}\n",
+        "study: s\ndata: {source: digits, augment: [null]}\nmodel: {build: mlp}\n",
+        "study: s\ndata: {source: digits, augment: random_crop}\nmodel: {build: mlp}\n",
+        "study: s\ndata: {source: digits, augment: [{name: rotation, degree: 3}]}\nmodel: {build: mlp}\n",
+        "study: s\ndata: {source: digits, augment: [{name: rotation, degrees: {uniform: [0, 181]}}]}\n"
+        "model: {build: mlp}\n",
+        "study: s\ndata: {source: digits, augment: [{choice: [random_crop, flip]}]}\nmodel: {build: mlp}\n",
+        "study: s\ndata: {source: digits}\nmodel: {build: a.b:c, pretrained: {freeze: [body]}}\n",
+        "study: s\ndata: {source: digits}\nmodel: {build: a.b:c, pretrained: {weights: x.pt, freeze: body}}\n",
+        HEAD + "train: {loss: {name: bce, label_smoothing: {uniform: [0.0, 1.0]}}}\n",
+        HEAD + "train: {loss: {name: bce, gamma: 2}}\n",
+        HEAD + "train: {loss: focal}\n",
+        HEAD + "train: {loss: {name: focal, class_weights: balansed}}\n",
+        HEAD + "train: {loss: {name: focal, class_weights: [1, 0]}}\n",
+        HEAD + "train: {schedule: {name: multi_step, at: []}}\n",
+        HEAD + "train: {schedule: {name: sequence, parts: []}}\n",
+        HEAD + "train: {schedule: {name: sequence, parts: [{share: 1, schedule: {name: sequence}}]}}\n",
+        HEAD + "search: {metric: validation.f1}\n",
         HEAD + "train: {clip_norm: {log: [0, 1]}}\n",
         HEAD + "train: {optimizer: {name: sgd}}\n",
         HEAD + "train: {optimizer: sgd}\n",
@@ -106,7 +143,10 @@ def test_what_does_not_load_is_refused(text: str, tmp_path: Path) -> None:
 
 def test_every_field_of_a_recipe_says_what_it_is_and_takes_a_choice() -> None:
     schema: dict[str, Any] = study_schema()
-    for name in ("Data", "Mlp", "SmallConvnet", "Imported", "Train", "Sgd", "AdamW", "OneCycle", "Ema", "Average"):
+    fields = [name for name in schema["$defs"] if "." in name]
+    sections = {name.partition(".")[0] for name in fields} & set(schema["$defs"])
+    assert len(sections) > 50, "all sections of a recipe"
+    for name in sections:
         for field, spec in schema["$defs"][name]["properties"].items():
             assert spec["description"], f"{name}.{field}"
             *_, choice = schema["$defs"][f"{name}.{field}"]["anyOf"]

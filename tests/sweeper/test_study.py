@@ -10,9 +10,17 @@ import pytest
 
 from sweeper.errors import StudyError
 from sweeper.space import Choice, Int, Log, Uniform
-from sweeper.study import Asha, Hyperband, Median, NoPruner, Patient, Study, load_study
+from sweeper.study import Study, load_study
+from sweeper.study_file import Asha, Hyperband, Median, NoPruner, Patient
 
 STUDIES = sorted((Path(__file__).parents[2] / "studies").glob("*.yaml"))
+
+AUGMENTS = (
+    "random_crop, random_resized_crop, horizontal_flip, vertical_flip, rotation, affine, color_jitter, erasing, "
+    "rand_augment, trivial_augment, random_deletion, random_swap, random_insertion, synonym_replacement, "
+    "back_translation or custom"
+)
+OPTIMIZERS = "sgd, adam, adamw, nadam, radam, rmsprop, adagrad or muon"
 
 MINIMAL = """\
 study: small
@@ -168,17 +176,19 @@ search:
 workers: {concurrent: no, gpus: 1.5}
 average: {best_n: 3, soup: greedy}
 """
-    kinds = "linear, mlp, small_convnet, small_resnet or module:function"
+    kinds = "linear, mlp, small_convnet, small_resnet, text_gru, text_transformer or module:function"
     assert faults(text) == [
         "study.yaml:1:8: study: found '../x', expected at most 64 letters, digits, '.', '_' and '-', beginning with "
         "a letter or digit and without '..'",
         "study.yaml:2:1: sede: found unknown key 'sede', expected study, seed, data, model, train, search, workers or "
         "average; did you mean 'seed'?",
-        "study.yaml:4:11: data.source: found 'digts', expected digits, npz:PATH, folder:PATH or module:function; "
-        "did you mean 'digits'?",
+        "study.yaml:4:11: data.source: found 'digts', expected digits, npz:PATH, folder:PATH, csv:PATH, parquet:PATH "
+        "or module:function; did you mean 'digits'?",
         "study.yaml:5:15: data.validation: found 0.0, expected a number > 0 and < 1",
-        "study.yaml:6:26: data.augment[1]: found 'flip', expected random_crop or horizontal_flip",
-        "study.yaml:7:24: data.mix.choice[1]: found 'mixupp', expected none, mixup or cutmix; did you mean 'mixup'?",
+        f"study.yaml:6:26: data.augment[1]: found 'flip', expected {AUGMENTS}; "
+        "did you mean 'horizontal_flip' or 'vertical_flip'?",
+        "study.yaml:7:24: data.mix.choice[1]: found 'mixupp', expected none, mixup, cutmix or mixup_or_cutmix; "
+        "did you mean 'mixup'?",
         "study.yaml:8:3: data.mix: found the key again (first on line 7), expected it once",
         "study.yaml:11:37: model.choice[0].blocks: found {int: [0, 4]}, expected a whole number >= 1",
         "study.yaml:11:59: model.choice[0].width: found {log: [8, 32]}, expected a whole number >= 1; "
@@ -195,15 +205,15 @@ average: {best_n: 3, soup: greedy}
         "study.yaml:21:65: train.optimizer.choice[0].lr.log[0]: found 0, expected a low end > 0 for a log range",
         "study.yaml:22:28: train.optimizer.choice[1].lr.unifrom: found unknown key 'unifrom', expected choice, int, "
         "uniform or log; did you mean 'uniform'?",
-        "study.yaml:22:56: train.optimizer.choice[1].momentum: found unknown key 'momentum', expected name, lr, "
-        "beta1, beta2, eps or weight_decay",
-        "study.yaml:23:13: train.schedule.name: found nothing, expected constant, cosine or one_cycle; "
-        "is 'nam' meant as 'name'?",
+        "study.yaml:22:56: train.optimizer.choice[1].momentum: found unknown key 'momentum', expected name, "
+        "weight_decay, decay_all, lr, beta1, beta2 or eps",
+        "study.yaml:23:13: train.schedule.name: found nothing, expected constant, step, multi_step, exponential, "
+        "cyclic, cosine, cosine_restarts, polynomial, one_cycle or sequence; is 'nam' meant as 'name'?",
         "study.yaml:24:14: train.precision: found 'bf32', expected fp32, tf32, bf16 or fp16; did you mean 'tf32'?",
         "study.yaml:25:8: train.ema: found 3, expected a section or null",
         "study.yaml:26:14: train.clip_norm: found -1, expected a number > 0 or null",
-        "study.yaml:28:5: train.early_stop.patience: found unknown key 'patience', expected patience_epochs or "
-        "min_delta; did you mean 'patience_epochs'?",
+        "study.yaml:28:5: train.early_stop.patience: found unknown key 'patience', expected patience_epochs, "
+        "min_delta or metric; did you mean 'patience_epochs'?",
         "study.yaml:30:12: search.sampler: found 'tpee', expected tpe or random; did you mean 'tpe'?",
         "study.yaml:31:11: search.trials: found {int: [1, 3]}, expected a whole number >= 1; "
         "ranges stand only in data, model, train and average",
@@ -248,17 +258,16 @@ average: {best_n: 3, soup: greedy}
         ),
         (
             with_train("{optimizer: {name: 3}}"),
-            "study.yaml:4:27: train.optimizer.name: found 3, expected sgd, adam or adamw",
+            f"study.yaml:4:27: train.optimizer.name: found 3, expected {OPTIMIZERS}",
         ),
         (
             with_train("{optimizer: {name: {choice: [sgd, sdg]}, lr: 0.1}}"),
-            "study.yaml:4:42: train.optimizer.name.choice[1]: found 'sdg', expected sgd, adam or adamw; "
-            "did you mean 'sgd'?",
+            f"study.yaml:4:42: train.optimizer.name.choice[1]: found 'sdg', expected {OPTIMIZERS}; did you mean 'sgd'?",
         ),
         (
             with_train("{optimizer: {name: {choice: [sgd, adam]}, lr: 0.1, momentum: 0.9}}"),
-            "study.yaml:4:59: train.optimizer.momentum: found unknown key 'momentum', expected name, lr, beta1, beta2, "
-            "eps or weight_decay",
+            "study.yaml:4:59: train.optimizer.momentum: found unknown key 'momentum', expected name, "
+            "weight_decay, decay_all, lr, beta1, beta2 or eps",
         ),
         # 1.0 is a good warm-up for cosine but not for one-cycle: found although neither end nor option alone shows it.
         (
@@ -275,8 +284,14 @@ average: {best_n: 3, soup: greedy}
             "study.yaml:4:21: train.batch_size: found [8, 16], expected a whole number >= 1",
         ),
         (
-            with_train("{label_smoothing: {choice: [0.0, {uniform: [0.5, 1.5]}]}}"),
-            "study.yaml:4:41: train.label_smoothing.choice[1]: found {uniform: [0.5, 1.5]}, "
+            with_train("{average_of: {choice: [1, 2]}}"),
+            "study.yaml:4:9: train.average_of: found unknown key 'average_of', expected epochs, batch_size, accumulate, "
+            "loss, optimizer, schedule, lr_finder, precision, clip_norm, clip_value, ema, swa, early_stop, "
+            "data_parallel, compile, channels_last or pictures",
+        ),
+        (
+            with_train("{loss: {name: bce, label_smoothing: {choice: [0.0, {uniform: [0.5, 1.5]}]}}}"),
+            "study.yaml:4:59: train.loss.label_smoothing.choice[1]: found {uniform: [0.5, 1.5]}, "
             "expected a number >= 0 and < 1",
         ),
         (
@@ -322,10 +337,10 @@ def test_missing_sections_are_named() -> None:
 
 
 def test_a_fault_in_an_alias_stands_where_the_anchor_does() -> None:
-    text = "study: s\ndata: {source: digits}\nmodel: {build: mlp}\ntrain: {ema: {decay: &d 2}, label_smoothing: *d}\n"
+    text = "study: s\ndata: {source: digits}\nmodel: {build: mlp}\ntrain: {ema: {decay: &d 2}, swa: {start: *d}}\n"
     assert faults(text) == [
         "study.yaml:4:22: train.ema.decay: found 2, expected a number > 0 and < 1",
-        "study.yaml:4:22: train.label_smoothing: found 2, expected a number >= 0 and < 1",
+        "study.yaml:4:22: train.swa.start: found 2, expected a number >= 0 and < 1",
     ]
 
 

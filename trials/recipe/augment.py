@@ -73,8 +73,8 @@ class Rotation(Section):
     name: Literal["rotation"]
     """Turn by a random angle, with bilinear interpolation. What comes in from outside is black.
     [torchvision.transforms.v2.RandomRotation]"""
-    degrees: Annotated[float, Field(gt=0.0, le=180.0)] = 15.0
-    """Largest angle to either side, in degrees. The angle is uniform in between.
+    degrees: Annotated[float, Field(ge=0.0, le=180.0)] = 15.0
+    """Largest angle to either side, in degrees. The angle is uniform in between; 0 does not turn.
     [torchvision.transforms.v2.RandomRotation]"""
 
 

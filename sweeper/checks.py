@@ -1,0 +1,76 @@
+"""What is wrong with a study although each of its values alone is fine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sweeper.paths import FILES
+from sweeper.positions import Document, Fault, Path, listed, near
+from sweeper.space import Decision
+from sweeper.study_file import Asha, Hyperband, Pruner, StudyFile
+from trials.recipe import Recipe
+from trials.recipe.misfits import misfits
+
+SPLIT_KEYS = ("source", "arguments", "task", "target", "text", "validation", "test", "seed")
+"""What decides which examples are in the selection and test splits, and what is asked of them: one value for the whole
+study. What the network sees of an example (its size, its columns, its words) may vary."""
+
+SOURCE = re.compile(rf"digits|(?:{'|'.join(FILES)}):.+|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+SOURCES = listed(["digits", *(f"{kind}:PATH" for kind in FILES), "module:function"])
+
+
+def source_faults(document: Document, decisions: Sequence[Decision]) -> Iterator[Fault]:
+    """Sources of a form that no loader knows; whether they are there is for the trial to say."""
+    for decision in decisions:
+        data = decision.sections.get("data")
+        source = data.get("source") if isinstance(data, dict) else None
+        if isinstance(source, str) and not SOURCE.fullmatch(source):
+            message = f"found {source!r}, expected {SOURCES}" + near(source, ["digits"])
+            yield document.fault(decision.origins["data", "source"], message)
+
+
+def split_faults(document: Document, decisions: Sequence[Decision]) -> Iterator[Fault]:
+    """Trials scored on different examples cannot be compared, and one's training data could be another's test data."""
+    first: dict[str, Any] | None = None
+    refused: set[str] = set()
+    for decision in decisions:
+        data = decision.sections.get("data")
+        if not isinstance(data, dict):
+            continue
+        said = {key: data.get(key) for key in SPLIT_KEYS}
+        first = said if first is None else first
+        for key in SPLIT_KEYS:
+            if said[key] != first[key] and key not in refused:
+                refused.add(key)
+                message = "found a range, expected one value: trials are compared on one selection split"
+                yield document.fault(_nearest(decision, ("data", key)), message)
+
+
+def pruner_faults(document: Document, pruner: Pruner, max_epochs: int) -> Iterator[Fault]:
+    """A first rung that no trial reaches."""
+    if isinstance(pruner, Asha | Hyperband) and pruner.min_epochs > max_epochs:
+        expected = f"at most the epochs of a trial, {max_epochs}"
+        yield document.fault(("search", "pruner", "min_epochs"), f"found {pruner.min_epochs}, expected {expected}")
+
+
+def misfit_faults(document: Document, variants: Sequence[tuple[Decision, StudyFile]]) -> Iterator[Fault]:
+    """Values that can never work together; one fault for each place in the file."""
+    refused: set[Path] = set()
+    for decision, file in variants:
+        recipe = Recipe(
+            metric=file.search.metric, data=file.data, model=file.model, train=file.train, average=file.average
+        )
+        for misfit in misfits(recipe):
+            at = ("search", "metric") if misfit.path == ("metric",) else _nearest(decision, misfit.path)
+            if at not in refused:
+                refused.add(at)
+                yield document.fault(at, misfit.message)
+
+
+def _nearest(decision: Decision, path: Path) -> Path:
+    """Where the value at ``path`` of a recipe stands in the file, or else the section it would stand in."""
+    origins = decision.origins
+    return next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), path[:1])

@@ -1,0 +1,152 @@
+"""What study.yaml may say: the sections of a recipe, how to look for good ones, and where trials run.
+
+The docstring under a field is its documentation, in the JSON Schema and in docs/recipe.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from trials.recipe import DEFAULT_METRICS, Average, Count, Data, Model, NotNegative, Positive, Section, Train
+from trials.result import Metric
+
+SECTIONS = ("data", "model", "train", "average")
+"""The sections of a recipe, in which ranges may stand."""
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$",
+        max_length=64,
+        title="at most 64 letters, digits, '.', '_' and '-', beginning with a letter or digit and without '..'",
+    ),
+]
+
+
+def _placeable(amount: float | None) -> float | None:
+    if amount is not None and amount > 1 and amount != int(amount):
+        raise ValueError("a whole number when above 1")
+    return amount
+
+
+class NoPruner(Section):
+    """Every trial runs to its end."""
+
+    name: Literal["none"]
+    """Stop nothing. It costs the most and says the most. [optuna.pruners.NopPruner]"""
+
+
+class Median(Section):
+    """Stop a trial that is worse than the median of the others at the same epoch."""
+
+    name: Literal["median"]
+    """The median rule. It compares a trial's best value so far with what others had at the same epoch.
+    [optuna.pruners.MedianPruner; Golovin et al., Google Vizier, KDD 2017]"""
+    startup_trials: Count = 5
+    """Trials that must have finished before any is stopped. [optuna.pruners.MedianPruner]"""
+    warmup_epochs: Annotated[int, Field(ge=0)] = 1
+    """Epochs of a trial during which it is not stopped. [optuna.pruners.MedianPruner]"""
+
+
+class Asha(Section):
+    """Asynchronous successive halving: at each rung only the best share goes on."""
+
+    name: Literal["asha"]
+    """Asynchronous successive halving. No trial waits for others at a rung.
+    [arXiv:1810.05934; optuna.pruners.SuccessiveHalvingPruner]"""
+    min_epochs: Count = 1
+    """Epochs before the first rung. [arXiv:1810.05934]"""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """One trial in this many goes on past a rung; rungs lie this factor apart. [arXiv:1810.05934]"""
+
+
+class Hyperband(Section):
+    """Several successive halvings that differ in how early they begin to stop trials."""
+
+    name: Literal["hyperband"]
+    """Hyperband; the default. It hedges between stopping early and letting slow starters show what they can.
+    [arXiv:1603.06560; optuna.pruners.HyperbandPruner]"""
+    min_epochs: Count = 1
+    """Epochs before the first rung of the most eager bracket. [arXiv:1603.06560]"""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """One trial in this many goes on past a rung; rungs lie this factor apart. [arXiv:1603.06560]"""
+
+
+class Patient(Section):
+    """Stop a trial that no longer gets better itself."""
+
+    name: Literal["patient"]
+    """Patience on the trial's own metric. Other trials do not matter to it. [optuna.pruners.PatientPruner]"""
+    patience_epochs: Annotated[int, Field(ge=0)] = 3
+    """Epochs without a better value before a trial is stopped. [optuna.pruners.PatientPruner]"""
+    min_delta: NotNegative = 0.0
+    """How much better a value must be to count. In units of the metric. [optuna.pruners.PatientPruner]"""
+
+
+Pruner = Annotated[NoPruner | Median | Asha | Hyperband | Patient, Field(discriminator="name")]
+
+
+class Search(Section):
+    """How the study looks for good recipes."""
+
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How the next trial is chosen: by a tree-structured Parzen estimator, or at random.
+    [Bergstra et al., NeurIPS 2011; optuna.samplers.TPESampler]"""
+    trials: Count = 20
+    """Trials to run, those that are stopped early included. A stopped study that goes on counts those it had.
+    [sweeper]"""
+    metric: Metric = "validation.accuracy"
+    """What "better" means: for the search, early stopping, the best epochs and the leaderboard. Left out, it is
+    validation.accuracy for classes and validation.loss for numbers. [sweeper]"""
+    pruner: Pruner = Hyperband(name="hyperband")
+    """When hopeless trials are stopped. What they had reached still informs the sampler. [optuna.pruners]"""
+    start_with: Annotated[tuple[dict[str, Any], ...], Field(strict=False)] = ()
+    """Points to try first, by dotted path: `{train.optimizer: sgd, train.optimizer.lr: 0.1}`. A point may be partial:
+    the rest is sampled. [optuna.study.Study.enqueue_trial]"""
+
+
+class Workers(Section):
+    """Where trials run."""
+
+    concurrent: Count | None = None
+    """Trials at a time. Left out, it is one a GPU, or as many as the cores allow. [sweeper]"""
+    cpus: Annotated[Positive, AfterValidator(_placeable)] = 1.0
+    """Cores for each trial. Each trial computes in as many threads. [ray.remote]"""
+    gpus: Annotated[NotNegative | None, AfterValidator(_placeable)] = None
+    """GPUs for each trial, such as 0.5 for two trials on one. Left out, it is 1 where there are GPUs. [ray.remote]"""
+
+
+class StudyFile(Section):
+    """A study: what to train, what to vary, how to search."""
+
+    study: Name
+    """The study's name: what its results, its MLflow experiment and its model are filed under. [sweeper]"""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Everything random in the study follows from it. The splits of the data follow from `data.seed` alone.
+    [sweeper]"""
+    data: Data
+    """Where the examples come from and how they are split and varied. [sweeper]"""
+    model: Model
+    """What is trained: a built-in, or anything importable. [sweeper]"""
+    train: Train = Train()
+    """How the model is fitted. [sweeper]"""
+    search: Search = Search()
+    """How the study looks for good recipes. [sweeper]"""
+    workers: Workers = Workers()
+    """Where trials run. It is no part of what a study is: it may change when a study goes on. [sweeper]"""
+    average: Average = Average()
+    """What is averaged at the end of a trial. [sweeper]"""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _metric_of_task(cls, content: Any) -> Any:
+        """Where nothing is said, the metric is the task's own."""
+        if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
+            return content
+        metric = DEFAULT_METRICS.get(str(content["data"].get("task")))
+        search = content.get("search", {})
+        if metric is None or not isinstance(search, dict) or "metric" in search:
+            return content
+        return {**content, "search": {**search, "metric": metric}}
