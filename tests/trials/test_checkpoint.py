@@ -21,7 +21,7 @@ from torch import nn
 
 from trials.checkpoint import Checkpoint, TrialFolder, write_weights, write_whole
 from trials.errors import TrialError
-from trials.recipe import Recipe
+from trials.recipe import Extension, Recipe
 from trials.result import TrialResult, WeightsFile
 
 BEST_COUNT = 2
@@ -31,7 +31,7 @@ def checkpoint_of(epoch: int, size: int = 64) -> Checkpoint:
     """A state in which every part says of which epoch it is, and which epochs' weights it needs."""
     value = torch.full((size,), float(epoch))
     state = {"epoch": epoch, "momentum": value.clone(), "needs": needed(epoch), "note": None, "rates": [0.1, 0.2]}
-    return Checkpoint(epoch, {"weight": value}, {"weight": value + 0.5}, state)
+    return Checkpoint(epoch, {"raw": {"weight": value}, "ema": {"weight": value + 0.5}}, state)
 
 
 def needed(epoch: int) -> list[int]:
@@ -48,12 +48,12 @@ def assert_whole(folder: TrialFolder) -> int:
     found = folder.newest_checkpoint()
     if found is None:
         return 0
-    assert found.ema is not None
-    for part, offset in ((found.model["weight"], 0.0), (found.ema["weight"], 0.5), (found.state["momentum"], 0.0)):
+    raw, ema = found.models["raw"]["weight"], found.models["ema"]["weight"]
+    for part, offset in ((raw, 0.0), (ema, 0.5), (found.state["momentum"], 0.0)):
         assert (part == found.epoch + offset).all()
     assert found.state["epoch"] == found.epoch
     for path in folder.checkpoints.glob("epoch-*"):  # older ones too, while they are being removed
-        assert {file.name for file in path.iterdir()} == {"model.safetensors", "ema.safetensors", "state.pt"}
+        assert {file.name for file in path.iterdir()} == {"raw.safetensors", "ema.safetensors", "state.pt"}
     for number in found.state["needs"]:
         assert (load_file(folder.best_weights(number))["weight"] == number).all()
     for number in found.state["needs"][:1]:
@@ -71,7 +71,7 @@ def test_only_the_newest_checkpoint_and_the_needed_weights_stay(tmp_path: Path) 
         save(folder, epoch)
         assert assert_whole(folder) == epoch
     assert files(tmp_path) == {
-        "checkpoints/epoch-0010/model.safetensors",
+        "checkpoints/epoch-0010/raw.safetensors",
         "checkpoints/epoch-0010/ema.safetensors",
         "checkpoints/epoch-0010/state.pt",
         "best/epoch-0009.safetensors",
@@ -167,7 +167,7 @@ def test_state_is_read_without_running_code_from_it(tmp_path: Path) -> None:
             return (Path(tmp_path / "ran").touch, ())
 
     folder = TrialFolder(tmp_path)
-    folder.save(Checkpoint(1, {}, None, {"planted": Hostile()}), best=())
+    folder.save(Checkpoint(1, {}, {"planted": Hostile()}), best=())
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
         folder.newest_checkpoint()
     assert not (tmp_path / "ran").exists()
@@ -256,14 +256,41 @@ def test_a_folder_belongs_to_one_recipe_and_the_difference_is_named(tmp_path: Pa
     assert Recipe.model_validate_json(folder.recipe.read_bytes()) == first
 
 
-def test_finishing_keeps_the_result_and_drops_the_training_state(tmp_path: Path) -> None:
+def extended(recipe: Recipe, *after_epochs: int) -> Recipe:
+    extensions = tuple(Extension(after_epochs=after, epochs=2) for after in after_epochs)
+    return recipe.model_copy(update={"extensions": extensions})
+
+
+def test_a_finished_folder_may_be_claimed_for_one_more_extension_and_is_then_unfinished(tmp_path: Path) -> None:
+    folder, recipe = TrialFolder(tmp_path), recipe_of(epochs=3)
+    for claimed in (recipe, extended(recipe, 3), extended(recipe, 3, 5)):
+        folder.claim(claimed)
+        assert folder.read_result() is None
+        folder.finish(result_of(3))
+        folder.claim(claimed)
+        assert folder.read_result() is not None, "the same recipe again leaves the result"
+    with pytest.raises(TrialError, match="another recipe's trial"):
+        folder.claim(recipe)
+    with pytest.raises(TrialError, match="another recipe's trial"):
+        folder.claim(extended(recipe_of(epochs=4), 3, 5, 7))
+    assert Recipe.model_validate_json(folder.recipe.read_bytes()) == extended(recipe, 3, 5)
+
+
+def result_of(epochs: int) -> TrialResult:
+    kept = WeightsFile(kind="raw", path="weights/raw.safetensors", metrics={}, epoch=3, bytes=1, sha256="0")
+    return TrialResult(
+        epochs=epochs, weights=(kept,), parameters=1, seconds=0.1, device="cpu", peak_memory_bytes=0, notes=("a note",)
+    )
+
+
+def test_finishing_keeps_the_result_and_what_an_extension_needs(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path)
     assert folder.read_result() is None
     save(folder, 3)
-    kept = WeightsFile(kind="raw", path="weights/raw.safetensors", metrics={}, epoch=3, bytes=1, sha256="0")
-    result = TrialResult(
-        epochs=3, weights=(kept,), parameters=1, seconds=0.1, device="cpu", peak_memory_bytes=0, notes=("a note",)
-    )
-    folder.finish(result)
-    assert folder.read_result() == result
+    before = files(tmp_path)
+    folder.finish(result_of(3))
+    assert folder.read_result() == result_of(3)
+    assert assert_whole(folder) == 3
+    assert files(tmp_path) == before | {"result.json"}
+    folder.remove_resume_point()
     assert files(tmp_path) == {"result.json"}

@@ -13,22 +13,25 @@ RAW = [0.5, 0.9, 0.6, 0.7]
 EMA = [0.4, 0.6, 0.95, 0.8]
 
 
-def history_of(ema: bool = True, early_stop: dict[str, Any] | None = None, best_n: int = 0) -> History:
+def history_of(
+    ema: bool = True, early_stop: dict[str, Any] | None = None, best_n: int = 0, extended_after: int | None = None
+) -> History:
     recipe = Recipe.model_validate(
         {
             "data": {"source": "digits"},
             "model": {"build": "linear"},
             "train": {"epochs": 9, "ema": {} if ema else None, "early_stop": early_stop},
             "average": {"best_n": best_n},
+            "extensions": [] if extended_after is None else [{"after_epochs": extended_after, "epochs": 5}],
         }
     )
     entries = []
     for raw, average in zip(RAW, EMA, strict=True):
         leading = max(raw, average) if ema else raw
-        entry = {"validation.accuracy": leading, "validation.loss": 1 - leading}
-        if ema:
-            entry |= {"validation.raw.accuracy": raw, "validation.raw.loss": 1 - raw}
-            entry |= {"validation.ema.accuracy": average, "validation.ema.loss": 1 - average}
+        kinds = {"": leading, "raw.": raw, "ema.": average} if ema else {"": leading}
+        entry = {f"validation.{kind}loss": 1 - value for kind, value in kinds.items()}
+        for name in ("accuracy", "balanced_accuracy", "top5_accuracy"):
+            entry |= {f"validation.{kind}{name}": value for kind, value in kinds.items()}
         entries.append(entry)
     return History(recipe, entries)
 
@@ -57,3 +60,21 @@ def test_raw_weights_are_averaged_by_their_own_values_not_by_those_of_the_leader
 @pytest.mark.parametrize("best_n", [0, 1])
 def test_one_epoch_is_no_average(best_n: int) -> None:
     assert history_of(best_n=best_n).averaged_epochs == ()
+
+
+def test_another_metric_may_be_watched() -> None:
+    """The loss here falls as the accuracy rises: the best epoch is the same, and would be epoch 1 the wrong way round."""
+    watching = history_of(ema=False, early_stop={"patience_epochs": 1, "metric": "validation.loss"})
+    assert watching.watched == "validation.loss"
+    assert watching.chosen_epoch == 2
+    assert watching.stopped_early
+
+
+def test_an_extension_begins_with_fresh_patience_and_ends_after_its_own_epochs() -> None:
+    early_stop = {"patience_epochs": 2}
+    assert history_of(ema=False, early_stop=early_stop).over
+    extended = history_of(ema=False, early_stop=early_stop, extended_after=3)
+    assert extended.recipe.epochs == 8
+    assert not extended.over
+    assert extended.chosen_epoch == 2, "the best of all epochs, those from before included"
+    assert not history_of(ema=False, early_stop=early_stop, extended_after=4).over, "no epoch of its own yet"

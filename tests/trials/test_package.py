@@ -32,7 +32,7 @@ def make(folder: Path, arrays: dict[str, np.ndarray], model: dict[str, Any]) -> 
     recipe = Recipe.model_validate({"data": {"source": f"npz:{folder / 'data.npz'}"}, "model": model})
     splits = load_splits(recipe.data, CPU)
     torch.manual_seed(1)
-    net = build_model(recipe.model, splits.preprocess.shape, len(splits.classes))
+    net = build_model(recipe.model, splits.preprocess.spec, splits.target.outputs)
     net(splits.preprocess.normalise(splits.train.inputs))
     write_weights(folder / "weights.safetensors", net.state_dict())
     write_package(folder / "package", recipe, folder / "weights.safetensors", splits)
@@ -125,8 +125,8 @@ def test_the_folder_says_what_it_holds(pictures: tuple[Path, Splits, torch.nn.Mo
     folder, splits, net, _ = pictures
     assert {path.name for path in folder.iterdir()} == {"weights.safetensors", "recipe.json", "package.json"}
     description = json.loads((folder / "package.json").read_bytes())
-    assert description["classes"] == ["cat", "dog"]
-    assert description["input_shape"] == [3, 9, 8]
+    assert description["target"]["classes"] == ["cat", "dog"]
+    assert description["preprocess"]["shape"] == [3, 9, 8]
     assert description["data_sha256"] == splits.digest
     assert description["versions"]["torch"] == torch.__version__
     assert load_file(folder / "weights.safetensors").keys() == net.state_dict().keys()
@@ -143,3 +143,36 @@ def test_what_is_missing_or_changed_is_named(
     (folder / "weights.safetensors").write_bytes(content)
     with pytest.raises(TrialError, match="SHA-256 differs"):
         load_model(folder)
+
+
+def package_of(folder: Path, arrays: dict[str, np.ndarray], **sections: Any) -> tuple[Path, Splits, torch.nn.Module]:
+    """A package of an untrained linear model on features."""
+    np.savez(folder / "data.npz", **arrays)
+    data = {"source": f"npz:{folder / 'data.npz'}"} | sections.pop("data", {})
+    recipe = Recipe.model_validate({"data": data, "model": {"build": "linear"}, **sections})
+    splits = load_splits(recipe.data, CPU)
+    torch.manual_seed(1)
+    net = build_model(recipe.model, splits.preprocess.spec, splits.target.outputs)
+    write_weights(folder / "weights.safetensors", net.state_dict())
+    write_package(folder / "package", recipe, folder / "weights.safetensors", splits)
+    return folder / "package", splits, net
+
+
+def test_a_number_comes_out_in_its_own_unit(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).normal(5, 3, (40, 6)).astype(np.float32)
+    prices = (1000.0 + 300.0 * table[:, 0]).astype(np.float32)
+    folder, splits, net = package_of(tmp_path, {"x": table, "y": prices}, data={"task": "regression"})
+    standardised = net(splits.preprocess.normalise(torch.from_numpy(table))).detach().double().numpy()
+    expected_values = standardised * splits.target.std + splits.target.mean
+    model, preprocess = load_model(folder)
+    with torch.no_grad():
+        np.testing.assert_allclose(model(preprocess(table)).numpy(), expected_values, rtol=1e-5)
+    np.testing.assert_allclose(_load_pyfunc(str(folder)).predict(table), expected_values, rtol=1e-5)
+
+
+def test_probabilities_under_bce_are_the_sigmoids_scaled_to_one(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).normal(5, 3, (40, 6)).astype(np.float32)
+    folder, splits, net = package_of(tmp_path, {"x": table, "y": np.arange(40) % 3}, train={"loss": {"name": "bce"}})
+    sigmoids = net(splits.preprocess.normalise(torch.from_numpy(table))).detach().sigmoid().numpy()
+    expected_shares = sigmoids / sigmoids.sum(1, keepdims=True)
+    np.testing.assert_allclose(_load_pyfunc(str(folder)).predict(table), expected_shares, rtol=1e-5)

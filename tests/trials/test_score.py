@@ -44,7 +44,7 @@ def test_the_test_score_is_a_count_over_the_test_split_with_its_interval(tmp_pat
     result = run_trial(recipe, tmp_path / "trial", device="cpu")
     path = tmp_path / "trial" / result.weights[0].path
     splits = load_splits(recipe.data, torch.device("cpu"))
-    model = build_model(recipe.model, (4,), 2).eval()
+    model = build_model(recipe.model, splits.preprocess.spec, 2).eval()
     model.load_state_dict(load_file(path))
     correct = sum(
         int(model(splits.preprocess.normalise(row[None])).argmax()) == int(target)
@@ -54,6 +54,9 @@ def test_the_test_score_is_a_count_over_the_test_split_with_its_interval(tmp_pat
     low, high = wilson_interval(correct, count)
     score = score_weights(recipe, path, "test", "cpu")
     assert score.pop("test.loss") > 0
+    assert 0 < score.pop("test.balanced_accuracy") < 1
+    assert [score.pop(f"test.top5_accuracy{end}") for end in ("", ".high")] == [1.0, 1.0]  # there are two classes
+    assert score.pop("test.top5_accuracy.low") == wilson_interval(count, count)[0]
     assert score == {
         "test.accuracy": correct / count,
         "test.accuracy.low": low,

@@ -46,8 +46,7 @@ EVERYTHING: dict[str, Any] = {
     "seed": 11,
     "data": {
         "validation": 0.2,
-        "augment": ["random_crop", "horizontal_flip"],
-        "crop_padding": 1,
+        "augment": [{"name": "random_crop", "padding": 1}, "horizontal_flip"],
         "mix": "mixup",
     },
     "model": {"build": "small_convnet", "width": 4, "depth": 2, "dropout": 0.2},
@@ -58,7 +57,7 @@ EVERYTHING: dict[str, Any] = {
         "optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-3},
         "schedule": {"name": "one_cycle"},
         "clip_norm": 1.0,
-        "label_smoothing": 0.1,
+        "loss": {"name": "cross_entropy", "label_smoothing": 0.1},
         "ema": {"decay": 0.9},
     },
     "average": {"best_n": 2, "batch_norm_samples": 100},
@@ -183,7 +182,8 @@ def test_a_finished_trial_is_not_trained_again(tmp_path: Path, pictures: str) ->
     assert run_trial(recipe, tmp_path / "trial", reports, "cpu") == first
     assert not reports
     assert files(tmp_path / "trial") == before
-    assert before.keys() == {".lock", "recipe.json", "result.json", *weights(tmp_path / "trial")}
+    always = {".lock", "recipe.json", "result.json", *weights(tmp_path / "trial")}
+    assert {name for name in before if not name.startswith(("checkpoints/", "best/"))} == always
 
 
 @pytest.mark.parametrize("end", [{}, {"stop_at": 1}, {"die_at": 1}], ids=["done", "pruned", "killed"])
@@ -228,10 +228,10 @@ def test_another_recipe_and_changed_data_are_refused(tmp_path: Path, pictures: s
 
 def judged(recipe: Recipe, splits: Splits, path: Path) -> dict[str, float]:
     """The independent answer to what a file of weights is worth: a fresh model, the file, the whole split."""
-    model = build_model(recipe.model, splits.preprocess.shape, len(splits.classes))
+    model = build_model(recipe.model, splits.preprocess.spec, splits.target.outputs)
     model.load_state_dict(load_file(path))
-    found = evaluate(model, splits.selection, splits.preprocess, CPU, 1000, recipe.train.precision)
-    return {"validation.loss": found.loss, "validation.accuracy": found.accuracy}
+    found = evaluate(model, splits.selection, splits, recipe, CPU)
+    return {f"validation.{name}": value for name, value in found.metrics.items()}
 
 
 @pytest.mark.parametrize("metric", ["validation.accuracy", "validation.loss"])
@@ -247,7 +247,7 @@ def test_every_kept_file_is_worth_what_the_result_says_best_first(tmp_path: Path
     values = [kept.metrics[metric] for kept in result.weights]
     assert values == sorted(values, reverse=metric == "validation.accuracy")
     assert {"raw", "ema"} <= {kept.kind for kept in result.weights} <= {"raw", "ema", "best_n"}
-    model = build_model(recipe.model, splits.preprocess.shape, 3)
+    model = build_model(recipe.model, splits.preprocess.spec, 3)
     assert result.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert (result.epochs, result.device, result.peak_memory_bytes, result.skipped_steps) == (4, "cpu", 0, 0)
     assert result.seconds > 0
@@ -260,7 +260,7 @@ def test_averages_carry_the_batch_norm_statistics_of_the_whole_training_split(tm
     result = run_trial(recipe, folder, device="cpu")
     splits = load_splits(recipe.data, CPU)
     for kept in (kept for kept in result.weights if kept.kind != "raw"):
-        twin = build_model(recipe.model, splits.preprocess.shape, 3).eval()
+        twin = build_model(recipe.model, splits.preprocess.spec, 3).eval()
         twin.load_state_dict(load_file(folder / kept.path))
         for module in twin.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -295,7 +295,7 @@ def snapshots(recipe: Recipe, folder: Path) -> list[dict[str, torch.Tensor]]:
     taken = []
 
     def take(report: EpochReport) -> bool:
-        taken.append(load_file(folder / f"checkpoints/epoch-{report.epoch:04d}/model.safetensors"))
+        taken.append(load_file(folder / f"checkpoints/epoch-{report.epoch:04d}/raw.safetensors"))
         return True
 
     run_trial(recipe, folder, take, "cpu")

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from small_splits import numbers_target, recipe_of
 from torch import Tensor, nn
 
 from trials.fit.fitting import Fitting
-from trials.recipe import Train
 
 CPU = torch.device("cpu")
 
 
 def fitting_of(model: nn.Module, total_steps: int = 10, **section: Any) -> Fitting:
-    return Fitting(model, Train.model_validate(section), total_steps, CPU)
+    return Fitting(model, recipe_of({"epochs": 1} | section), numbers_target(), total_steps, CPU)
 
 
 def backward(fitting: Fitting, factor: float = 1.0) -> None:
@@ -129,3 +129,30 @@ def test_a_saved_state_continues_bit_for_bit(precision: str) -> None:
     assert second.scaler.state_dict() == whole.scaler.state_dict()
     assert (second.steps, second.skipped_steps) == (whole.steps, whole.skipped_steps)
     assert second.skipped_steps == (2 if precision == "fp16" else 0)
+
+
+def test_swa_takes_a_snapshot_after_each_due_epoch_at_its_constant_rate() -> None:
+    """Weights written by hand after each epoch; from the share `start` on, the rate is SWA's."""
+    fitting = fitting_of(
+        nn.Linear(3, 2),
+        total_steps=2,
+        epochs=6,
+        optimizer={"name": "sgd", "lr": 0.5},
+        schedule={"name": "cosine"},
+        swa={"start": 0.5, "every_epochs": 2, "lr": 0.1},
+    )
+    assert fitting.swa is not None
+    rates = []
+    for epoch in range(1, 7):
+        fitting.begin_epoch(epoch)
+        for _ in range(2):
+            backward(fitting)
+            fitting.update()
+            rates.append(fitting.optimizer.param_groups[0]["lr"])
+        for tensor in fitting.model.state_dict().values():
+            tensor.fill_(float(epoch))
+        fitting.end_epoch(epoch)
+    cosine = [0.5 * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(6)]
+    assert rates == pytest.approx([*cosine, *[0.05] * 6])
+    for tensor in fitting.swa.model.state_dict().values():
+        torch.testing.assert_close(tensor, torch.full_like(tensor, (4 + 6) / 2))

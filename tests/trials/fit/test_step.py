@@ -8,24 +8,22 @@ from typing import Any
 
 import pytest
 import torch
+from small_splits import features, numbers_target, random_split, recipe_of, splits_of
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trials.data import Preprocess, Split
-from trials.errors import Diverged
+from trials.data import Split, Target
+from trials.errors import Diverged, TrialError
 from trials.fit.fitting import Fitting
-from trials.fit.step import batch_sizes, steps_per_epoch, train_epoch
-from trials.recipe import Data, Train
+from trials.fit.step import Variation, batch_sizes, steps_per_epoch, train_epoch
 
 CPU = torch.device("cpu")
 FEATURES = 5
-PREPROCESS = Preprocess(kind="features", shape=(FEATURES,), scale=1.0, mean=(0.5,) * FEATURES, std=(2.0,) * FEATURES)
-PLAIN = Data(source="digits")
+PREPROCESS = features(FEATURES, mean=0.5, std=2.0)
 
 
 def split_of(count: int) -> Split:
-    generator = torch.Generator().manual_seed(count)
-    return Split(torch.randn(count, FEATURES, generator=generator), torch.randint(3, (count,), generator=generator))
+    return random_split(count, FEATURES, classes=3)
 
 
 def model() -> nn.Module:
@@ -45,10 +43,24 @@ class InDoubles(nn.Module):
         return outputs
 
 
-def fit(net: nn.Module, split: Split, data: Data = PLAIN, epochs: int = 1, **section: Any) -> tuple[Fitting, list[Any]]:
-    train = Train.model_validate({"optimizer": {"name": "sgd", "lr": 0.1}} | section)
-    fitting = Fitting(net, train, epochs * steps_per_epoch(len(split), train), CPU)
-    return fitting, [train_epoch(fitting, split, PREPROCESS, data, epoch, seed=3) for epoch in range(1, epochs + 1)]
+def fit(
+    net: nn.Module,
+    split: Split,
+    data: dict[str, Any] | None = None,
+    epochs: int = 1,
+    first_epoch: int = 1,
+    target: Target | None = None,
+    **section: Any,
+) -> tuple[Fitting, list[Any]]:
+    train = {"optimizer": {"name": "sgd", "lr": 0.1}, "epochs": epochs} | section
+    recipe, splits = recipe_of(train, data, seed=3), splits_of(split, PREPROCESS, target or CLASSES)
+    fitting = Fitting(net, recipe, splits.target, steps_per_epoch(len(split), recipe.train), CPU)
+    vary = Variation(splits, recipe, CPU)
+    trained = range(first_epoch, first_epoch + epochs)
+    return fitting, [train_epoch(fitting, splits, vary, epoch, recipe) for epoch in trained]
+
+
+CLASSES = Target("classification", ("a", "b", "c"), (1, 1, 1))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +98,7 @@ def test_accumulation_gives_the_weights_and_average_of_the_larger_batch(count: i
             torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-7, msg=name)
     for mine, theirs in zip(small_reports, large_reports, strict=True):
         assert mine.loss == pytest.approx(theirs.loss, rel=1e-6)
-        assert mine.accuracy == pytest.approx(theirs.accuracy)
+        assert mine.score == pytest.approx(theirs.score)
         assert mine.lr == theirs.lr
         assert mine.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-6)
 
@@ -121,8 +133,7 @@ class Watching(nn.Module):
 
 def seen_order(split: Split, batch_size: int, epoch: int = 1) -> list[Tensor]:
     watching = Watching()
-    train = Train.model_validate({"batch_size": batch_size})
-    train_epoch(Fitting(watching, train, 10, CPU), split, PREPROCESS, PLAIN, epoch, seed=3)
+    fit(watching, split, first_epoch=epoch, batch_size=batch_size)
     known = PREPROCESS.normalise(split.inputs)
     return [torch.tensor([int((known == row).all(1).nonzero()) for row in batch]) for batch in watching.seen]
 
@@ -136,18 +147,20 @@ def test_an_epoch_shows_every_example_once_in_an_order_of_its_own() -> None:
     assert orders[0] != list(range(23))
 
 
+SMOOTH = {"name": "cross_entropy", "label_smoothing": 0.2}
+
+
 def test_reported_numbers_are_means_over_examples_and_steps() -> None:
     """With a learning rate of almost nothing the model stands still, so the means have a closed form."""
     split = split_of(10)
     net = model().float()
     before = copy.deepcopy(net)
-    _, (report,) = fit(
-        net, split, batch_size=4, optimizer={"name": "sgd", "lr": 1e-12, "momentum": 0.0}, label_smoothing=0.2
-    )
+    _, (report,) = fit(net, split, batch_size=4, optimizer={"name": "sgd", "lr": 1e-12, "momentum": 0.0}, loss=SMOOTH)
     logits = before(PREPROCESS.normalise(split.inputs))
     expected = functional.cross_entropy(logits, split.targets, label_smoothing=0.2)
     assert report.loss == pytest.approx(expected.item(), rel=1e-5)
-    assert report.accuracy == pytest.approx((logits.argmax(1) == split.targets).sum().item() / 10)
+    assert report.score_name == "accuracy"
+    assert report.score == pytest.approx((logits.argmax(1) == split.targets).sum().item() / 10)
     norms = []
     for rows in seen_order(split, 4):
         before.zero_grad()
@@ -164,7 +177,7 @@ def test_mixing_trains_on_blended_inputs_and_counts_blended_labels() -> None:
     split = split_of(12)
     net = Watching()
     before = copy.deepcopy(net.inner)
-    data = Data(source="digits", mix="mixup", mix_alpha=1.0)
+    data = {"mix": "mixup", "mix_alpha": 1.0}
     _, (report,) = fit(net, split, data, batch_size=12, optimizer={"name": "sgd", "lr": 1e-12, "momentum": 0.0})
     (mixed,) = net.seen
     known = PREPROCESS.normalise(split.inputs)
@@ -179,7 +192,7 @@ def test_mixing_trains_on_blended_inputs_and_counts_blended_labels() -> None:
     hits = (
         lam * (guesses == split.targets[order]).float() + (1 - lam) * (guesses == split.targets[order][partner]).float()
     )
-    assert report.accuracy == pytest.approx(hits.mean().item(), rel=1e-4)
+    assert report.score == pytest.approx(hits.mean().item(), rel=1e-4)
 
 
 def solve_blend(base: Tensor, mixed: Tensor) -> tuple[float, Tensor]:
@@ -222,3 +235,44 @@ def test_a_fp16_epoch_reports_the_norm_of_applied_steps_only() -> None:
     assert (fitting.steps, fitting.skipped_steps) == (2, 1)
     assert math.isfinite(report.gradient_norm)
     assert math.isfinite(report.loss)
+
+
+@pytest.mark.parametrize("count", [44, 37])
+def test_class_weights_are_exact_under_accumulation(count: int) -> None:
+    """Each example has its weight, whatever batch it falls into: a mean over a batch's own weights would not do."""
+    split, loss = split_of(count), {"name": "cross_entropy", "class_weights": [5.0, 1.0, 0.2]}
+    small, _ = fit(InDoubles(), split, epochs=2, batch_size=4, accumulate=4, loss=loss)
+    large, _ = fit(InDoubles(), split, epochs=2, batch_size=16, loss=loss)
+    for first, second in zip(small.model.parameters(), large.model.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-7)
+
+
+def test_a_number_is_fitted_and_its_error_reported_in_its_own_unit() -> None:
+    """A linear model without momentum on one batch: the update and the error are those of least squares by hand."""
+    inputs = torch.randn(8, FEATURES, generator=torch.Generator().manual_seed(0))
+    split = Split(inputs, inputs @ torch.arange(1.0, 1.0 + FEATURES))
+    net = nn.Linear(FEATURES, 1)
+    before = copy.deepcopy(net)
+    optimizer = {"name": "sgd", "lr": 0.1, "momentum": 0.0}
+    _, (report,) = fit(net, split, target=numbers_target(std=50.0), batch_size=8, optimizer=optimizer)
+    known = PREPROCESS.normalise(split.inputs)
+    errors = (before(known).squeeze(1) - split.targets).detach()
+    gradient = 2 * (errors[:, None] * known).mean(0)
+    torch.testing.assert_close(net.weight, before.weight - 0.1 * gradient)
+    assert report.loss == pytest.approx(errors.square().mean().item(), rel=1e-5)
+    assert report.metrics()["train.mae"] == pytest.approx(50.0 * errors.abs().mean().item(), rel=1e-5)
+
+
+def test_a_batch_larger_than_the_data_is_all_of_it() -> None:
+    split = split_of(7)
+    whole, _ = fit(model().float(), split, epochs=2, batch_size=7)
+    larger, _ = fit(model().float(), split, epochs=2, batch_size=1000)
+    for first, second in zip(whole.model.parameters(), larger.model.parameters(), strict=True):
+        assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (3, 1)])
+def test_one_example_under_batch_norm_is_one_clear_line(count: int, batch_size: int) -> None:
+    net = nn.Sequential(nn.Linear(FEATURES, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    with pytest.raises(TrialError, match=r"train\.batch_size: found a batch of 1 example\(s\), over which batch norm"):
+        fit(net, split_of(count), batch_size=batch_size)
