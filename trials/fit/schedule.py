@@ -83,7 +83,7 @@ def _exponential_at(schedule: Exponential, step: int, total_steps: int) -> float
 
 
 def _cyclic_at(schedule: Cyclic, step: int, total_steps: int) -> float:
-    length = max(1.0, total_steps / schedule.cycles)
+    length = max(2.0, total_steps / schedule.cycles)  # one step would be a foot without a top
     number = periods_before(step, length)
     start, end = whole_steps(number * length), whole_steps((number + 1) * length)
     height = 1.0 - abs(2.0 * (step - start) / (end - start) - 1.0)

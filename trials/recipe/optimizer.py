@@ -6,14 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trials.recipe.section import BelowOne, Count, NotNegative, OpenFraction, Positive, Section
+from trials.recipe.section import BelowOne, NotNegative, OpenFraction, Positive, Section
 
 
 class _Optimizer(Section):
     """What every optimizer has."""
 
     weight_decay: NotNegative = 0.0
-    """L2 penalty, added to the gradient. On weights only, unless `decay_all`. [arXiv:1812.01187, section 3.1]"""
+    """L2 penalty, added to the gradient. On weights (embeddings too) only, unless `decay_all`.
+    [arXiv:1812.01187, section 3.1]"""
     decay_all: bool = False
     """Let biases and norm parameters decay too. Off, only weights do, which is nearly always better.
     [arXiv:1812.01187, section 3.1]"""
@@ -100,13 +101,14 @@ class Muon(_Optimizer):
     """Momentum, orthogonalised, for the matrices inside the network; AdamW for everything else."""
 
     name: Literal["muon"]
-    """Muon for matrices and convolutions but the first layer and the head, AdamW for these and for vectors.
+    """Muon for matrices and convolutions but the first layer, the head and embeddings; AdamW for these and for vectors.
+    What has no layer between the first and the head is trained by AdamW alone.
     [https://kellerjordan.github.io/posts/muon/; arXiv:2502.16982; torch.optim.Muon]"""
     lr: Positive = 0.02
     """Learning rate of the matrices at the top of the schedule. [torch.optim.Muon]"""
     momentum: BelowOne = 0.95
-    """Share of the last update that is kept in the next. [torch.optim.Muon]"""
-    orthogonal_steps: Count = 5
+    """Share of the last update that is kept in the next; the momentum is Nesterov's. [torch.optim.Muon]"""
+    orthogonal_steps: Annotated[int, Field(ge=1, lt=100)] = 5
     """Newton-Schulz steps that orthogonalise an update. [torch.optim.Muon]"""
     weight_decay: NotNegative = 0.1
     """Decoupled decay. On weights only, unless `decay_all`. [arXiv:2502.16982]"""

@@ -30,8 +30,8 @@ class Step(_Schedule):
     name: Literal["step"]
     """Multiply by `gamma` each time another share `every` of the steps has passed. [torch.optim.lr_scheduler.StepLR]"""
     every: PositiveFraction = 1 / 3
-    """Distance between two drops, as a share of the steps: 30 of 90 epochs are a third.
-    [torch.optim.lr_scheduler.StepLR]"""
+    """Distance between two drops, as a share of the steps: 30 of 90 epochs are a third. Each drop comes at the nearest
+    whole step. [torch.optim.lr_scheduler.StepLR]"""
     gamma: OpenFraction = 0.1
     """Factor of each drop. [torch.optim.lr_scheduler.StepLR]"""
 
@@ -62,7 +62,7 @@ class Cyclic(_Schedule):
     name: Literal["cyclic"]
     """Triangles between `low` and the top. [arXiv:1506.01186; torch.optim.lr_scheduler.CyclicLR]"""
     cycles: Count = 4
-    """Triangles in the training. [arXiv:1506.01186]"""
+    """Triangles in the training, each of two steps at least. [arXiv:1506.01186]"""
     low: Fraction = 0.1
     """Learning rate at the feet of the triangles, as a share of the top. [arXiv:1506.01186]"""
     halve: bool = False
