@@ -1,9 +1,9 @@
 """Examples: where they come from, how they are split, varied and turned into tensors."""
 
-from trials.data.checks import Source
+from trials.data.checks import Column, Source
 from trials.data.preprocess import InputSpec, Preprocess
 from trials.data.sources import load_source
 from trials.data.splits import Split, Splits, load_splits
 from trials.data.target import Target
 
-__all__ = ["InputSpec", "Preprocess", "Source", "Split", "Splits", "Target", "load_source", "load_splits"]
+__all__ = ["Column", "InputSpec", "Preprocess", "Source", "Split", "Splits", "Target", "load_source", "load_splits"]

@@ -55,7 +55,10 @@ def read_dataset(cls: type, data: Data) -> Source:
             except _NoSuchPart:
                 continue
     parts = [_examples(part, data) for part in (train, test) if part is not None]
-    classes, targets = _classes(train, [labels for _, labels in parts])
+    classes: tuple[str, ...] = ()
+    targets = [labels for _, labels in parts]
+    if data.task == "classification":
+        classes, targets = _classes(train, data.source, targets)
     if test is None:
         return Source(parts[0][0], targets[0], classes)
     return Source(parts[0][0], targets[0], classes, parts[1][0], targets[1])
@@ -181,8 +184,8 @@ def _examples(dataset: Any, data: Data) -> tuple[np.ndarray, np.ndarray]:
     return stack_pictures(arrays, [f"{data.source}: example {row}" for row in range(len(arrays))]), np.array(labels)
 
 
-def _item(dataset: Any, row: int) -> tuple[np.ndarray, int]:
-    """One example as (array channels last, label)."""
+def _item(dataset: Any, row: int) -> tuple[np.ndarray, float]:
+    """One example as (array channels last, class index or number)."""
     example, label = dataset[row]
     if isinstance(example, Image.Image):
         array = picture_array(example)
@@ -190,7 +193,7 @@ def _item(dataset: Any, row: int) -> tuple[np.ndarray, int]:
         array = example.movedim(0, -1).squeeze(-1).numpy() if example.ndim == 3 else example.numpy()
     else:
         array = np.asarray(example)
-    return array, int(label)
+    return array, float(label)
 
 
 def _whole_arrays(dataset: Any) -> tuple[np.ndarray, np.ndarray] | None:
@@ -213,11 +216,19 @@ def _whole_arrays(dataset: Any) -> tuple[np.ndarray, np.ndarray] | None:
     return None
 
 
-def _classes(dataset: Any, labels: list[np.ndarray]) -> tuple[tuple[str, ...], list[np.ndarray]]:
+def _classes(dataset: Any, name: str, labels: list[np.ndarray]) -> tuple[tuple[str, ...], list[np.ndarray]]:
     """Names of the classes, and the labels by their index; classes without a training example are left out.
 
     Some published data sets name classes that they do not hold (EMNIST's letters start at 1).
     """
+    for part in labels:
+        whole = part == np.floor(part)
+        if not whole.all():
+            raise DataError(
+                f"{name}: label {part[~whole][0]} in row {int((~whole).argmax())} is no class; "
+                "to predict numbers, set data.task: regression"
+            )
+    labels = [part.astype(np.int64) for part in labels]
     present = np.unique(labels[0])
     names = getattr(dataset, "classes", None)
     if not isinstance(names, (list, tuple)) or present.min() < 0 or present.max() >= len(names):

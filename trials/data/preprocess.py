@@ -67,6 +67,10 @@ class Preprocess(ABC):
     def describe_raw(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
         """Dtype and shape of one raw example, with -1 for sides that may differ."""
 
+    def columns(self) -> Sequence[tuple[str, str]] | None:
+        """Name and type (MLflow's) of each column that raw examples have, if they are rows of a table."""
+        return None
+
 
 @dataclass(frozen=True)
 class ArrayPreprocess(Preprocess):

@@ -1,4 +1,4 @@
-"""Where examples come from: digits, arrays in an npz file, a folder of pictures, or anything importable."""
+"""Where examples come from: digits, arrays in an npz file, a folder of pictures, a table, or anything importable."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from trials.data.checks import Source, check_source
 from trials.data.pictures import read_class_folders, stack_pictures, subfolders
+from trials.data.table_files import read_csv, read_parquet
 from trials.errors import DataError
 from trials.locate import locate, one_line
 
@@ -28,16 +29,20 @@ def load_source(data: Data) -> Source:
     Raises ``DataError`` in one line when they cannot be read or make no sense.
     """
     prefix, _, rest = data.source.partition(":")
+    if prefix not in TABLES:
+        for key in ("target", "text", "drop", "categorical"):
+            if getattr(data, key):
+                raise DataError(f"data.{key}: {data.source} has no columns to choose from; leave it out")
     if data.source in BUNDLED:
         source = BUNDLED[data.source]()
     elif prefix in FILES and rest:
-        source = FILES[prefix](Path(rest).expanduser(), data.image_size)
+        source = FILES[prefix](Path(rest).expanduser(), data)
     elif prefix and rest:
         source = _imported(data)
     else:
         known = [*BUNDLED, *(f"{name}:PATH" for name in FILES), "torchvision.datasets:CLASS", "module:function"]
         raise DataError(f"data.source: found {data.source!r}, expected one of: {', '.join(known)}")
-    return check_source(source, data.source)
+    return check_source(source, data.source, data.task)
 
 
 def digits() -> Source:
@@ -48,10 +53,10 @@ def digits() -> Source:
     return Source(bunch.images.astype(np.float32), bunch.target, tuple(str(name) for name in bunch.target_names))
 
 
-def read_npz(path: Path, _image_size: int | None = None) -> Source:
+def read_npz(path: Path, data: Data) -> Source:
     """Arrays saved with ``numpy.savez``: x_train, y_train, and x_test, y_test if there is a test split; or x, y.
 
-    Labels are integers from 0, or strings. An optional array ``classes`` names the classes.
+    Labels are integers from 0, or strings, and in regression numbers. An optional array ``classes`` names the classes.
     """
     arrays = _open_npz(path)
     train = ("x_train", "y_train") if "x_train" in arrays else ("x", "y")
@@ -63,11 +68,13 @@ def read_npz(path: Path, _image_size: int | None = None) -> Source:
             f"npz:{path}: found {', '.join(arrays) or 'nothing'}; missing {missing[0]}; expects {_NPZ_KEYS}"
         )
     labels = [_flat_labels(arrays[key], f"npz:{path}: {key}") for key in (train[1], *given_test[1:])]
-    classes = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
-    targets, classes = _as_indices(labels, classes, f"npz:{path}")
+    targets, classes = labels, None
+    if data.task == "classification":
+        classes = tuple(str(name) for name in arrays["classes"]) if "classes" in arrays else None
+        targets, classes = _as_indices(labels, classes, f"npz:{path}")
     if not given_test:
-        return Source(arrays[train[0]], targets[0], classes)
-    return Source(arrays[train[0]], targets[0], classes, arrays["x_test"], targets[1])
+        return Source(arrays[train[0]], targets[0], classes or ())
+    return Source(arrays[train[0]], targets[0], classes or (), arrays["x_test"], targets[1])
 
 
 def _open_npz(path: Path) -> dict[str, np.ndarray]:
@@ -89,7 +96,7 @@ def _flat_labels(labels: np.ndarray, where: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         return labels[:, 0]
     if labels.ndim != 1:
-        raise DataError(f"{where}: found labels of shape {labels.shape}, expected (N,), one class an example")
+        raise DataError(f"{where}: found labels of shape {labels.shape}, expected (N,), one an example")
     return labels
 
 
@@ -106,7 +113,10 @@ def _as_indices(
                 raise DataError(f"{where}: label {unknown[0]!r} is not among the classes: {', '.join(classes)}")
         return [np.array([index[str(name)] for name in part], dtype=np.int64) for part in labels], classes
     if labels[0].dtype.kind not in "iub":
-        raise DataError(f"{where}: found labels of type {labels[0].dtype}, expected whole numbers from 0, or strings")
+        hint = "; to predict numbers, set data.task: regression" if labels[0].dtype.kind == "f" else ""
+        raise DataError(
+            f"{where}: found labels of type {labels[0].dtype}, expected whole numbers from 0, or strings{hint}"
+        )
     if classes is None and labels[0].size:
         largest = int(labels[0].max())
         if largest >= labels[0].size:
@@ -119,8 +129,11 @@ def _as_indices(
     return labels, classes or ()
 
 
-def read_folder(path: Path, image_size: int | None = None) -> Source:
+def read_folder(path: Path, data: Data) -> Source:
     """Pictures in one folder per class: ``path/CLASS/*``, or ``path/train/CLASS/*`` and ``path/test/CLASS/*``."""
+    image_size = data.image_size
+    if data.task == "regression":
+        raise DataError(f"data.task: folder:{path} has classes, not numbers; leave data.task out")
     if not path.is_dir():
         raise DataError(f"folder:{path}: no such folder")
     parts = subfolders(path)
@@ -170,4 +183,5 @@ def _imported(data: Data) -> Source:
 
 
 BUNDLED = {"digits": digits}
-FILES = {"npz": read_npz, "folder": read_folder}
+TABLES = {"csv": read_csv, "parquet": read_parquet}
+FILES = {"npz": read_npz, "folder": read_folder, **TABLES}

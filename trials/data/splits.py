@@ -1,23 +1,24 @@
-"""The three splits of a study: stratified by class, seeded by the data's own seed, loaded once a process."""
+"""The three splits of a study: stratified by class if there are classes, seeded by the data's own seed, loaded once a
+process."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trials.data.checks import Source
-from trials.data.pictures import resize
-from trials.data.preprocess import ArrayPreprocess, Preprocess
-from trials.data.sources import load_source
+from trials.data.preprocess import Preprocess
+from trials.data.sources import FILES, load_source
 from trials.data.target import Target
+from trials.data.tensors import Indices, split_inputs
 from trials.errors import DataError
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ class Split:
     """Examples in their raw dtype, on the device if they fit there. Never written to: trials share them."""
 
     inputs: Tensor
-    """(N, C, H, W) images or (N, F) features, uint8 or float32."""
+    """(N, C, H, W) images or (N, F) features, uint8 or float32; (N, F) cells of a table, float64, NaN where a number is
+    missing; or (N, T) words, int32."""
     targets: Tensor
-    """(N,) class indices, int64."""
+    """(N,) class indices, int64; or standardised numbers, float32."""
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -54,15 +56,8 @@ class Splits:
     target: Target
     digest: str
     """SHA-256 over all examples and the split: equal exactly if data and split are equal."""
-
-
-@dataclass(frozen=True, eq=False)
-class Indices:
-    """Rows of each split, ascending. ``test`` is ``None`` when the source has a test split of its own."""
-
-    train: Tensor
-    selection: Tensor
-    test: Tensor | None
+    texts: tuple[str, ...] | None = None
+    """The training examples as they were written, if they are texts."""
 
 
 _loaded: dict[str, Splits] = {}
@@ -70,7 +65,7 @@ _loaded: dict[str, Splits] = {}
 
 
 def load_splits(data: Data, device: torch.device) -> Splits:
-    """Load, split, measure, and move to ``device`` (on CUDA only below 40 % of its free memory, else host tensors).
+    """Load, split, measure, and move to ``device`` as ``data.resident`` says.
 
     The most recent result is kept in the process. Raises ``DataError``.
     """
@@ -84,7 +79,7 @@ def load_splits(data: Data, device: torch.device) -> Splits:
 
 
 def split_indices(targets: Tensor, data: Data, classes: tuple[str, ...], own_test: bool) -> Indices:
-    """Stratified split of class indices (N,).
+    """Split targets (N,): class indices stratified by class, or numbers (``classes`` is empty) as one whole.
 
     Each class is shuffled by ``data.seed``; its first rows go to the test split (``data.test`` of all, unless the
     source has one), the next to selection (``data.validation`` of the rest), the others to training, of which the
@@ -93,14 +88,14 @@ def split_indices(targets: Tensor, data: Data, classes: tuple[str, ...], own_tes
     """
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(data.seed))
     shuffled = targets[order]
+    groups = [(f"class {name!r}", order[shuffled == index]) for index, name in enumerate(classes)]
     train, selection, test = [], [], []
-    for index, name in enumerate(classes):
-        rows = order[shuffled == index]
-        needed = 2 if own_test else 3
-        if len(rows) < needed:
+    for name, rows in groups or [("the source", order)]:
+        parts = ("training", "selection") if own_test else ("training", "selection", "test")
+        if len(rows) < len(parts):
             raise DataError(
-                f"{data.source}: class {name!r} has {len(rows)} example(s), expected at least {needed}: one in each of "
-                f"{'training and selection' if own_test else 'training, selection and test'}; add examples or drop it"
+                f"{data.source}: {name} has {len(rows)} example(s), expected at least {len(parts)}: one in each of "
+                f"{', '.join(parts)}; add examples or leave it out"
             )
         tests = 0 if own_test else _share(len(rows), data.test, spare=2)
         selected = _share(len(rows) - tests, data.validation, spare=1)
@@ -125,31 +120,18 @@ def _load(data: Data, device: torch.device) -> Splits:
     targets = torch.from_numpy(source.targets)
     indices = split_indices(targets, data, source.classes, own_test=source.test_inputs is not None)
     digest = _digest(source, indices, data.image_size)
-    inputs = _as_tensor(source.inputs, data.image_size)
-    train = Split(inputs[indices.train], targets[indices.train])
-    selection = Split(inputs[indices.selection], targets[indices.selection])
-    if indices.test is not None:
-        test = Split(inputs[indices.test], targets[indices.test])
+    inputs = split_inputs(source, indices, data)  # on the host: the same numbers for every device
+    if data.task == "classification":
+        target = Target.of_classes(targets[indices.train], source.classes)
     else:
-        assert source.test_inputs is not None
-        assert source.test_targets is not None
-        test = Split(_as_tensor(source.test_inputs, data.image_size), torch.from_numpy(source.test_targets))
-    counts = torch.bincount(train.targets, minlength=len(source.classes)).tolist()
-    target = Target("classification", tuple(source.classes), tuple(counts))
-    preprocess = ArrayPreprocess.fit(train.inputs, data.image_size)  # on the host: the same numbers for every device
-    if _fits(device, (train, selection, test)):
+        target = Target.of_numbers(targets[indices.train], data.source)
+    test_targets = targets[indices.test] if source.test_targets is None else torch.from_numpy(source.test_targets)
+    train = Split(inputs.train, target.as_trained(targets[indices.train]))
+    selection = Split(inputs.selection, target.as_trained(targets[indices.selection]))
+    test = Split(inputs.test, target.as_trained(test_targets))
+    if _fits(device, (train, selection, test), data.resident):
         train, selection, test = train.to(device), selection.to(device), test.to(device)
-    return Splits(train, selection, test, preprocess, target, digest)
-
-
-def _as_tensor(inputs: np.ndarray, image_size: int | None) -> Tensor:
-    """Images as (N, C, H, W), resized if asked; features as they are."""
-    array = inputs[..., None] if inputs.ndim == 3 else inputs
-    tensor = torch.tensor(array)  # a copy: a user's arrays may be read-only or reused
-    if tensor.ndim == 2:
-        return tensor
-    images = tensor.permute(0, 3, 1, 2)
-    return images.contiguous() if image_size is None else resize(images, image_size).contiguous()
+    return Splits(train, selection, test, inputs.preprocess, target, digest, inputs.texts)
 
 
 def _digest(source: Source, indices: Indices, image_size: int | None) -> str:
@@ -157,16 +139,24 @@ def _digest(source: Source, indices: Indices, image_size: int | None) -> str:
     arrays = [source.inputs, source.targets, source.test_inputs, source.test_targets]
     splits = [rows if rows is None else rows.numpy() for rows in (indices.train, indices.selection, indices.test)]
     header = [None if array is None else [str(array.dtype), list(array.shape)] for array in [*arrays, *splits]]
-    digest.update(json.dumps([header, source.classes, image_size]).encode())
+    columns = [] if source.columns is None else [[asdict(column) for column in source.columns]]
+    digest.update(json.dumps([header, source.classes, image_size, *columns]).encode())
     for array in [*arrays, *splits]:
-        if array is not None:
+        if array is None:
+            continue
+        if array.dtype == object:
+            digest.update(json.dumps(array.tolist()).encode())
+        else:
             digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _fits(device: torch.device, splits: tuple[Split, ...]) -> bool:
-    if device.type != "cuda":
+def _fits(device: torch.device, splits: tuple[Split, ...], resident: Literal["auto", "device", "host"]) -> bool:
+    """Whether the examples are to wait on ``device``."""
+    if device.type != "cuda" or resident == "device":
         return True
+    if resident == "host":
+        return False
     size = sum(split.inputs.nbytes + split.targets.nbytes for split in splits)
     free, _ = torch.cuda.mem_get_info(device)
     return size < _SHARE_OF_FREE_DEVICE_MEMORY * free
@@ -174,11 +164,11 @@ def _fits(device: torch.device, splits: tuple[Split, ...]) -> bool:
 
 def _cache_key(data: Data, device: torch.device) -> str:
     """The fields that decide what is loaded and how it is split, and when the files were last changed."""
-    fields = {"source", "arguments", "validation", "test", "seed", "train_fraction", "image_size"}
+    fields = set(type(data).model_fields) - {"augment", "mix", "mix_alpha"}
     changed: list[tuple[str, int, int]] = []
     prefix, _, rest = data.source.partition(":")
     path = Path(rest).expanduser()
-    if prefix == "npz" and path.is_file():
+    if prefix in FILES and path.is_file():
         paths = [str(path)]
     elif prefix == "folder" and path.is_dir():
         paths = [folder for folder, _, _ in os.walk(path)]  # a folder's time changes when files come and go
@@ -191,8 +181,9 @@ def _cache_key(data: Data, device: torch.device) -> str:
 
 
 def _check_variations(data: Data, preprocess: Preprocess) -> None:
-    """Refuse augmentation and mixing that make no sense for these examples, before any training (augmentation says so when it is built)."""
-    if preprocess.kind != "image" and data.mix in ("cutmix", "mixup_or_cutmix"):
-        raise DataError(f"data.mix: {data.mix} needs images, but {data.source} has {preprocess.kind}; leave it out")
-    if preprocess.kind == "text" and data.mix != "none":
+    """Refuse mixing that makes no sense for these examples, before any training."""
+    kind = preprocess.spec.kind
+    if kind != "image" and data.mix in ("cutmix", "mixup_or_cutmix"):
+        raise DataError(f"data.mix: {data.mix} needs images, but {data.source} has {kind}; leave it out")
+    if kind == "text" and data.mix != "none":
         raise DataError(f"data.mix: {data.mix} cannot blend words; leave it out")

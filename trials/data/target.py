@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from trials.data.table import moments
+from trials.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -23,10 +30,28 @@ class Target:
     std: float = 1.0
     """Population standard deviation, likewise."""
 
+    @classmethod
+    def of_classes(cls, indices: Tensor, classes: Sequence[str]) -> Target:
+        """Count the training split: ``indices`` (N,) int64 into ``classes``."""
+        counts = torch.bincount(indices, minlength=len(classes)).tolist()
+        return cls("classification", tuple(classes), tuple(counts))
+
+    @classmethod
+    def of_numbers(cls, numbers: Tensor, where: str) -> Target:
+        """Measure the training split: ``numbers`` (N,) float64. Raises ``DataError`` if they are all alike."""
+        mean, std = moments(numbers.numpy())
+        if std == 0:
+            raise DataError(f"{where}: all {len(numbers)} training targets are {mean:g}; there is nothing to learn")
+        return cls("regression", mean=mean, std=std)
+
     @property
     def outputs(self) -> int:
         """How many numbers the model gives for an example: one a class, or one."""
         return len(self.classes) if self.task == "classification" else 1
+
+    def as_trained(self, targets: Tensor) -> Tensor:
+        """Class indices as they are; numbers (N,) float64 -> standardised float32."""
+        return targets if self.task == "classification" else ((targets - self.mean) / self.std).float()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists, for JSON."""
@@ -35,4 +60,7 @@ class Target:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Target:
         """The inverse of :meth:`to_dict`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
+        }
+        return cls(**fields)

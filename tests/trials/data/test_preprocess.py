@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from trials.data import Preprocess
+from trials.data.preprocess import ArrayPreprocess
 
 GENERATOR = np.random.default_rng(0)
 RGB = GENERATOR.integers(0, 256, (50, 6, 5, 3), dtype=np.uint8)
@@ -27,7 +28,7 @@ def expected(images: np.ndarray, scale: float) -> np.ndarray:
 
 @pytest.mark.parametrize(("images", "scale"), [(RGB, 255.0), (GRAY, 1.0)])
 def test_images_are_normalised_by_channel(images: np.ndarray, scale: float) -> None:
-    preprocess = Preprocess.fit(tensor(images))
+    preprocess = ArrayPreprocess.fit(tensor(images))
     assert preprocess.scale == scale
     np.testing.assert_allclose(preprocess.mean, (images / scale).reshape(-1, preprocess.shape[0]).mean(0), rtol=1e-6)
     np.testing.assert_allclose(preprocess.std, (images / scale).reshape(-1, preprocess.shape[0]).std(0), rtol=1e-6)
@@ -38,7 +39,7 @@ def test_images_are_normalised_by_channel(images: np.ndarray, scale: float) -> N
 
 def test_features_are_normalised_one_by_one_and_constants_stay_finite() -> None:
     table = np.concatenate([TABLE, np.full((50, 1), 0.1, np.float32)], axis=1)
-    preprocess = Preprocess.fit(torch.tensor(table))
+    preprocess = ArrayPreprocess.fit(torch.tensor(table))
     assert preprocess.std[-1] == 1.0
     normalised = preprocess(table).numpy()
     np.testing.assert_allclose(normalised[:, :4].mean(0), 0, atol=1e-6)
@@ -48,18 +49,18 @@ def test_features_are_normalised_one_by_one_and_constants_stay_finite() -> None:
 
 def test_values_far_from_zero_keep_their_digits() -> None:
     far = np.array([[1e6 - 1], [1e6 + 1]], np.float32)
-    np.testing.assert_array_equal(Preprocess.fit(torch.tensor(far))(far), [[-1.0], [1.0]])
+    np.testing.assert_array_equal(ArrayPreprocess.fit(torch.tensor(far))(far), [[-1.0], [1.0]])
 
 
 def test_normalising_leaves_the_raw_batch_alone() -> None:
     raw = torch.tensor(TABLE)
-    Preprocess.fit(raw).normalise(raw)
+    ArrayPreprocess.fit(raw).normalise(raw)
     assert torch.equal(raw, torch.tensor(TABLE))
 
 
 @pytest.mark.parametrize("images", [RGB, GRAY])
 def test_raw_arrays_of_every_shape_give_what_training_saw(images: np.ndarray) -> None:
-    preprocess = Preprocess.fit(tensor(images))
+    preprocess = ArrayPreprocess.fit(tensor(images))
     batch = preprocess.normalise(tensor(images))
     assert torch.equal(preprocess(images), batch)
     assert torch.equal(preprocess(images[3]), batch[3:4])
@@ -72,7 +73,7 @@ def test_raw_arrays_of_every_shape_give_what_training_saw(images: np.ndarray) ->
 
 
 def test_pil_pictures_are_converted_to_the_channels_of_training() -> None:
-    colour, gray = Preprocess.fit(tensor(RGB)), Preprocess.fit(tensor(RGB[..., 0]))
+    colour, gray = ArrayPreprocess.fit(tensor(RGB)), ArrayPreprocess.fit(tensor(RGB[..., 0]))
     picture = Image.fromarray(RGB[0])
     assert torch.equal(colour(picture), colour(RGB[0]))
     assert torch.equal(colour([picture, Image.fromarray(RGB[1])]), colour(RGB[:2]))
@@ -80,13 +81,13 @@ def test_pil_pictures_are_converted_to_the_channels_of_training() -> None:
 
 
 def test_features_come_as_one_row_or_many() -> None:
-    preprocess = Preprocess.fit(torch.tensor(TABLE))
+    preprocess = ArrayPreprocess.fit(torch.tensor(TABLE))
     assert torch.equal(preprocess(TABLE[0]), preprocess(TABLE)[:1])
     assert torch.equal(preprocess(TABLE.tolist()), preprocess(TABLE))
 
 
 def test_image_size_resizes_pictures_of_any_size() -> None:
-    preprocess = Preprocess.fit(tensor(np.full((3, 4, 4), 8, np.uint8)), image_size=4)
+    preprocess = ArrayPreprocess.fit(tensor(np.full((3, 4, 4), 8, np.uint8)), image_size=4)
     flat = np.full((9, 7), 200, np.uint8)  # a flat picture stays flat
     np.testing.assert_allclose(preprocess(flat), np.full((1, 1, 4, 4), (200 - 8) / 255), rtol=1e-6)
     assert preprocess([Image.fromarray(flat), np.zeros((5, 5), np.uint8)]).shape == (2, 1, 4, 4)
@@ -106,14 +107,14 @@ def test_image_size_resizes_pictures_of_any_size() -> None:
     ],
 )
 def test_a_wrong_shape_is_one_clear_line(fitted: np.ndarray, raw: object, message: str) -> None:
-    preprocess = Preprocess.fit(torch.tensor(fitted) if fitted.ndim == 2 else tensor(fitted))
+    preprocess = ArrayPreprocess.fit(torch.tensor(fitted) if fitted.ndim == 2 else tensor(fitted))
     with pytest.raises(ValueError, match=message) as caught:
         preprocess(raw)  # type: ignore[arg-type]
     assert "\n" not in str(caught.value)
 
 
 def test_json_and_pickle_round_trips_give_the_same_tensor() -> None:
-    preprocess = Preprocess.fit(tensor(RGB), image_size=6)
+    preprocess = ArrayPreprocess.fit(tensor(RGB), image_size=6)
     preprocess(RGB)  # with its constants made
     again = Preprocess.from_dict(json.loads(json.dumps(preprocess.to_dict())))
     assert again == preprocess == pickle.loads(pickle.dumps(preprocess))

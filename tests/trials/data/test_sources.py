@@ -171,5 +171,7 @@ def test_a_users_function_is_called_with_the_arguments(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("name", ["digit", "npz", "", ":x", "module:"])
 def test_an_unknown_source_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(DataError, match=r"expected one of: digits, npz:PATH, folder:PATH, torchvision.datasets:CLASS"):
+    with pytest.raises(
+        DataError, match="expected one of: digits, npz:PATH, folder:PATH, csv:PATH, parquet:PATH, torchv"
+    ):
         load(name)

@@ -9,6 +9,7 @@ import torch
 
 from trials.data import Split, Splits, load_splits
 from trials.data import splits as module
+from trials.data.preprocess import ArrayPreprocess
 from trials.data.splits import split_indices
 from trials.errors import DataError
 from trials.recipe import Data
@@ -112,6 +113,7 @@ def test_the_digest_sees_every_value_and_label(tmp_path: Path) -> None:
 def test_constants_come_from_the_training_split_only(tmp_path: Path) -> None:
     splits = load(save(tmp_path, {0: 30, 1: 30}), validation=0.3)
     values = np.array(rows(splits.train), np.float64)
+    assert isinstance(splits.preprocess, ArrayPreprocess)
     np.testing.assert_allclose(splits.preprocess.mean, [values.mean()], rtol=1e-12)
     np.testing.assert_allclose(splits.preprocess.std, [values.std()], rtol=1e-12)
 
@@ -123,7 +125,7 @@ def test_images_are_channels_first_and_resized(tmp_path: Path) -> None:
     assert torch.equal(splits.test.inputs, torch.tensor(pixels.transpose(0, 3, 1, 2)))
     assert splits.test.inputs.is_contiguous()
     small = load(f"npz:{tmp_path}/a.npz", image_size=2)
-    assert small.preprocess.shape == (3, 2, 2)
+    assert small.preprocess.spec.shape == (3, 2, 2)
     # what a pulled model is served is what it was tested on
     assert torch.equal(small.preprocess(pixels), small.preprocess.normalise(small.test.inputs))
 
@@ -172,27 +174,18 @@ def test_a_class_that_nobody_has_is_named(tmp_path: Path) -> None:
         load(save(tmp_path, {0: 10, 2: 10}))
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"augment": ("horizontal_flip",)}, "data.augment: needs images"),
-        ({"mix": "cutmix"}, "data.mix: cutmix: needs images"),
-    ],
-)
-def test_variations_of_images_are_refused_for_features(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        load(save(tmp_path, {0: 10, 1: 10}), **fields)
-
-
-def test_a_crop_may_not_lose_the_whole_image() -> None:
-    with pytest.raises(DataError, match=r"data.crop_padding: found 8, expected less than the image side, 8"):
-        load("digits", augment=("random_crop",), crop_padding=8)
-    assert load("digits", augment=("random_crop",), crop_padding=7).preprocess.shape == (1, 8, 8)
+def test_cutmix_is_refused_for_features(tmp_path: Path) -> None:
+    source = save(tmp_path, {0: 10, 1: 10})
+    with pytest.raises(DataError, match=r"data.mix: cutmix needs images, but npz:.* has features; leave it out"):
+        load(source, mix="cutmix")
+    assert load(source, mix="mixup").preprocess.spec.kind == "features"
 
 
 def test_data_goes_to_the_gpu_only_below_two_fifths_of_its_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     split = Split(torch.zeros(100, 8), torch.zeros(100, dtype=torch.int64))  # 3200 + 800 bytes
     for free, fits in ((10_001, True), (10_000, False)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=free: (free, 80_000))
-        assert module._fits(torch.device("cuda"), (split,)) is fits
-    assert module._fits(CPU, (split,))
+        assert module._fits(torch.device("cuda"), (split,), "auto") is fits
+        assert module._fits(torch.device("cuda"), (split,), "device")
+        assert not module._fits(torch.device("cuda"), (split,), "host")
+    assert module._fits(CPU, (split,), "host")
