@@ -18,7 +18,6 @@ from torch import Tensor
 from trials.data.preprocess import InputSpec, Preprocess
 
 if TYPE_CHECKING:
-    from trials.data.checks import ColumnType
     from trials.recipe import Data
 
 PADDING = 0
@@ -102,10 +101,15 @@ class TextPreprocess(Preprocess):
         return batch.long()
 
     def __call__(self, raw: Any) -> Tensor:
-        """A text, or a list, array or column of texts -> ids (N, max_tokens), int64, on the host.
+        """Texts -> ids (N, max_tokens), int64, on the host.
 
-        Raises ``ValueError`` in one line when something in it is no text.
+        ``raw`` is one text, a list, array or pandas Series of texts, or a DataFrame or dict with a column ``text``.
+        Raises ``ValueError`` in one line when there is no such column, or when something in it is no text.
         """
+        if isinstance(raw, dict) or hasattr(raw, "columns"):
+            if "text" not in raw:
+                raise ValueError(f"found the columns {', '.join(map(str, raw))}; expected one of the name 'text'")
+            raw = raw["text"]
         texts = [raw] if isinstance(raw, str) else list(raw)
         for row, text in enumerate(texts):
             if not isinstance(text, str):
@@ -123,7 +127,7 @@ class TextPreprocess(Preprocess):
     def describe_raw(self) -> tuple[np.dtype[Any], tuple[int, ...]]:
         return np.dtype(object), ()
 
-    def columns(self) -> list[tuple[str, ColumnType]] | None:
+    def columns(self) -> list[tuple[str, str]]:
         return [("text", "string")]
 
     @cached_property
