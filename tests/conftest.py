@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from real_data import REAL_DATA
 
 # A shell that starts the tests in the background makes them, and all they start, deaf to ctrl-C's signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -16,11 +17,11 @@ FORBID_SKIPS = os.environ.get("SWEEPER_FORBID_SKIPS") == "1"
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip into a failure, unless its reason is that there is no CUDA device (and leave ``xfail`` alone)."""
+    """Turn a skip into a failure, unless a CUDA device or real data is wanting (and leave ``xfail`` alone)."""
     if not FORBID_SKIPS or not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-    if "CUDA" not in reason:
+    if "CUDA" not in reason and REAL_DATA not in reason:
         report.outcome = "failed"
         report.longrepr = f"{reason}\nSWEEPER_FORBID_SKIPS=1 allows no skip: install what is missing."
 

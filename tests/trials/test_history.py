@@ -63,7 +63,7 @@ def test_one_epoch_is_no_average(best_n: int) -> None:
 
 
 def test_another_metric_may_be_watched() -> None:
-    """The loss here falls as the accuracy rises: the best epoch is the same, and would be epoch 1 the wrong way round."""
+    """The loss falls as the accuracy rises: the best epoch is the same, and would be the first the wrong way round."""
     watching = history_of(ema=False, early_stop={"patience_epochs": 1, "metric": "validation.loss"})
     assert watching.watched == "validation.loss"
     assert watching.chosen_epoch == 2
