@@ -46,7 +46,9 @@ def split_faults(document: Document, decisions: Sequence[Decision]) -> Iterator[
             if said[key] != first[key] and key not in refused:
                 refused.add(key)
                 message = "found a range, expected one value: trials are compared on one selection split"
-                yield document.fault(_nearest(decision, ("data", key)), message)
+                at = decision.origin(("data", key))
+                at = at[:-2] if at[-2:-1] == ("choice",) else at  # the choice, not the option that differs
+                yield document.fault(at, message)
 
 
 def pruner_faults(document: Document, pruner: Pruner, max_epochs: int) -> Iterator[Fault]:
@@ -64,13 +66,7 @@ def misfit_faults(document: Document, variants: Sequence[tuple[Decision, StudyFi
             metric=file.search.metric, data=file.data, model=file.model, train=file.train, average=file.average
         )
         for misfit in misfits(recipe):
-            at = ("search", "metric") if misfit.path == ("metric",) else _nearest(decision, misfit.path)
+            at = ("search", "metric") if misfit.path == ("metric",) else decision.origin(misfit.path)
             if at not in refused:
                 refused.add(at)
                 yield document.fault(at, misfit.message)
-
-
-def _nearest(decision: Decision, path: Path) -> Path:
-    """Where the value at ``path`` of a recipe stands in the file, or else the section it would stand in."""
-    origins = decision.origins
-    return next((origins[path[:n]] for n in range(len(path), 0, -1) if path[:n] in origins), path[:1])

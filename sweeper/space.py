@@ -123,6 +123,13 @@ class Decision:
     origins: dict[Path, Path] = field(default_factory=dict, repr=False, compare=False)
     """Where each value of the recipe stands in the file it came from."""
 
+    def origin(self, path: Path) -> Path:
+        """Where the value at ``path`` of the recipe stands in the file, or would if it were said."""
+        rest: Path = ()
+        while path and path not in self.origins:
+            path, rest = path[:-1], (path[-1], *rest)
+        return self.origins.get(path, ()) + rest
+
 
 class Space:
     """Trees of recipe sections, by section.

@@ -88,19 +88,21 @@ class _Translator:
             return self._missing(path, describe(spec, self._schema))
         if error["type"] == "extra_forbidden":
             known = sorted(section["properties"], key=lambda key: key not in TAGS)  # what kind it is comes first
-            return self._document.key_fault((*self._at(path[:-1]), path[-1]), unknown(str(path[-1]), known))
+            return self._document.key_fault(
+                (*self._decision.origin(path[:-1]), path[-1]), unknown(str(path[-1]), known)
+            )
         if _sections_of(spec, self._schema) and isinstance(error["input"], dict):
             return self._kind(path, spec, error["input"])
         if path[-1] in TAGS and isinstance(error["input"], str):
             return self._kind(path[:-1], self._locate(error["loc"][:-2])[1], {path[-1]: error["input"]})
         expected = str(error["ctx"]["error"]) if error["type"] == "value_error" else describe(spec, self._schema)
-        at = self._at(path)
+        at = self._decision.origin(path)
         found = self._document.value(at)
         hint = OUTSIDE if is_range(found) and path not in self._decision.origins else _hint(found, spec)
         return self._document.fault(at, f"found {show(found)}, expected {expected}{hint}")
 
     def _missing(self, path: Path, expected: str) -> Fault:
-        at = (*self._at(path[:-1]), path[-1])
+        at = (*self._decision.origin(path[:-1]), path[-1])
         return self._document.fault(at, f"found nothing, expected {expected}")
 
     def _kind(self, path: Path, spec: Schema, section: dict[str, Any]) -> Fault:
@@ -110,18 +112,11 @@ class _Translator:
             meant = next((f"; is {wrong!r} meant as {key!r}?" for wrong in section if near(wrong, [key])), "")
             return self._missing((*path, key), listed(names) + meant)
         found = section[key]
-        at = self._at(path)
+        at = self._decision.origin(path)
         if not isinstance(self._document.value(at), str):  # in the file it may be a bare name
-            at = self._at((*path, key))
+            at = self._decision.origin((*path, key))
         guess = near(found, names) if isinstance(found, str) else ""
         return self._document.fault(at, f"found {show(found)}, expected {listed(names)}{guess}")
-
-    def _at(self, path: Path) -> Path:
-        """Where a value of the recipe stands in the file."""
-        rest: Path = ()
-        while path and path not in self._decision.origins:
-            path, rest = path[:-1], (path[-1], *rest)
-        return self._decision.origins.get(path, ()) + rest
 
     def _locate(self, loc: tuple[int | str, ...]) -> tuple[Path, Schema, Schema]:
         """The path in the recipe of pydantic's ``loc``, what may stand there, and what the section around it may be.

@@ -14,8 +14,8 @@ from sweeper.dispatch import InProcessWorkers, RayWorkers, Workers, _slots, _slo
 from sweeper.errors import StudyFailed, WorkersError
 from sweeper.run import RETRIES, run_study
 from sweeper.search import Search
-from sweeper.study_file import Workers as WorkersSection
 from sweeper.study import load_study
+from sweeper.study_file import Workers as WorkersSection
 from sweeper.study_folder import StudyFolder
 
 WriteStudy = Callable[..., Path]

@@ -125,6 +125,25 @@ def test_items_of_lists_may_vary() -> None:
     assert decision.sections == {"data": {"augment": ["random_crop", "none"]}}
 
 
+def test_an_item_that_is_chosen_to_be_null_is_left_out() -> None:
+    rotation = {"name": "rotation", "degrees": Uniform(1.0, 30.0)}
+    choices = [Choice((None, "random_crop"), (None, "random_crop")), Choice((None, rotation), (None, "rotation"))]
+    space = Space({"data": {"augment": choices}})
+    assert [p.name for p in space.parameters][-1] == "data.augment.1[rotation].degrees"
+    decision = space.decide(answers(data__augment__0=None, data__augment__1="rotation"))
+    assert decision.sections == {"data": {"augment": [{"name": "rotation", "degrees": 1.0}]}}
+    # What was decided is named as the file has it; where it came from, as the recipe has it.
+    assert decision.params == {"data.augment.0": None, "data.augment.1": "rotation", "data.augment.1.degrees": 1.0}
+    assert decision.origins["data", "augment", 0, "degrees"] == ("data", "augment", 1, "choice", 1, "degrees")
+    decision = space.decide(answers(data__augment__0=None, data__augment__1=None))
+    assert decision.sections == {"data": {"augment": []}}
+
+
+def test_null_among_the_arguments_of_a_function_is_a_value() -> None:
+    space = Space({"model": {"build": "a:b", "arguments": {"sizes": [1, Choice((None, 2), (None, 2))]}}})
+    assert space.decide(lambda _: None).sections["model"]["arguments"] == {"sizes": [1, None]}
+
+
 def test_true_and_one_are_different_labels() -> None:
     space = Space({"a": Choice(({"flag": False}, {"flag": True}), (1, True))})
     assert space.decide(lambda _: True).sections == {"a": {"flag": True}}

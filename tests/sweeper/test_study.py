@@ -284,10 +284,10 @@ average: {best_n: 3, soup: greedy}
             "study.yaml:4:21: train.batch_size: found [8, 16], expected a whole number >= 1",
         ),
         (
-            with_train("{average_of: {choice: [1, 2]}}"),
-            "study.yaml:4:9: train.average_of: found unknown key 'average_of', expected epochs, batch_size, accumulate, "
-            "loss, optimizer, schedule, lr_finder, precision, clip_norm, clip_value, ema, swa, early_stop, "
-            "data_parallel, compile, channels_last or pictures",
+            with_train("{bach: {choice: [1, 2]}}"),
+            "study.yaml:4:9: train.bach: found unknown key 'bach', expected epochs, batch_size, accumulate, loss, "
+            "optimizer, schedule, lr_finder, precision, clip_norm, clip_value, ema, swa, early_stop, data_parallel, "
+            "compile, channels_last or pictures",
         ),
         (
             with_train("{loss: {name: bce, label_smoothing: {choice: [0.0, {uniform: [0.5, 1.5]}]}}}"),
@@ -325,6 +325,192 @@ average: {best_n: 3, soup: greedy}
 )
 def test_one_fault_gives_one_line(text: str, line: str) -> None:
     assert faults(text) == [line]
+
+
+def with_augment(augment: str) -> str:
+    return f"study: small\ndata:\n  source: digits\n  augment: {augment}\nmodel: {{build: small_convnet}}\n"
+
+
+@pytest.mark.parametrize(
+    ("augment", "line"),
+    [
+        ("[custom]", "4:13: data.augment[0].function: found nothing, expected module:function"),
+        (
+            "[random_crop, {name: rotate}]",
+            f"4:33: data.augment[1].name: found 'rotate', expected {AUGMENTS}; did you mean 'rotation'?",
+        ),
+        (
+            "[{nam: rotation}]",
+            f"4:13: data.augment[0].name: found nothing, expected {AUGMENTS}; is 'nam' meant as 'name'?",
+        ),
+        (
+            "[{name: rotation, degree: 3}]",
+            "4:30: data.augment[0].degree: found unknown key 'degree', expected name or degrees; "
+            "did you mean 'degrees'?",
+        ),
+        (
+            "[random_crop, {name: rotation, degrees: {uniform: [0, 181]}}]",
+            "4:52: data.augment[1].degrees: found {uniform: [0, 181]}, expected a number >= 0 and <= 180",
+        ),
+        (
+            "[{name: {choice: [horizontal_flip, vertical_flop]}}]",
+            f"4:47: data.augment[0].name.choice[1]: found 'vertical_flop', expected {AUGMENTS}; "
+            "did you mean 'vertical_flip'?",
+        ),
+        (
+            "{choice: [[random_crop], [flip]]}",
+            f"4:38: data.augment.choice[1][0]: found 'flip', expected {AUGMENTS}; "
+            "did you mean 'horizontal_flip' or 'vertical_flip'?",
+        ),
+        (
+            "[null]",
+            "4:13: data.augment[0]: found null, expected a section such as {name: random_crop}, or its name alone",
+        ),
+        (
+            "random_crop",
+            "4:12: data.augment: found 'random_crop', expected a list, each item a section such as "
+            "{name: random_crop}, or its name alone",
+        ),
+        # Behind an item that is left out, places in the recipe are not those in the file.
+        (
+            "[{choice: [null, random_crop]}, {choice: [null, {name: rotation, degrees: 200}]}]",
+            "4:86: data.augment[1].choice[1].degrees: found 200, expected a number >= 0 and <= 180",
+        ),
+        (
+            "[{choice: [random_crop, {name: erasing, min_area: {uniform: [0.1, 0.5]}}]}]",
+            "4:62: data.augment[0].choice[1].min_area: found 0.5, expected at most max_area, 0.33",
+        ),
+    ],
+)
+def test_mistakes_in_a_list_of_sections(augment: str, line: str) -> None:
+    assert faults(with_augment(augment)) == [f"study.yaml:{line}"]
+
+
+@pytest.mark.parametrize(
+    ("train", "line"),
+    [
+        ("{loss: focal}", "4:15: train.loss: found 'focal', expected a section such as {name: cross_entropy} or null"),
+        (
+            "{loss: {name: focall}}",
+            "4:22: train.loss.name: found 'focall', expected cross_entropy, focal, bce, mse or huber; "
+            "did you mean 'focal'?",
+        ),
+        (
+            "{loss: {gamma: 2}}",
+            "4:15: train.loss.name: found nothing, expected cross_entropy, focal, bce, mse or huber",
+        ),
+        (
+            "{loss: {name: {choice: [focal, mse]}}}",
+            "4:39: train.loss.name.choice[1]: found 'mse', expected cross_entropy, focal or bce: "
+            "the task is classification",
+        ),
+        (
+            "{loss: {name: focal, class_weights: balansed}}",
+            "4:44: train.loss.class_weights: found 'balansed', expected none, balanced or a list, "
+            "each item a number > 0",
+        ),
+        (
+            "{loss: {name: focal, class_weights: 3}}",
+            "4:44: train.loss.class_weights: found 3, expected none, balanced or a list, each item a number > 0",
+        ),
+        (
+            "{loss: {name: focal, class_weights: [1, 0]}}",
+            "4:48: train.loss.class_weights[1]: found 0, expected a number > 0",
+        ),
+        (
+            "{schedule: {name: sequence, parts: [{share: 1, schedule: {name: sequence}}]}}",
+            "4:72: train.schedule.parts[0].schedule.name: found 'sequence', expected constant, step, multi_step, "
+            "exponential, cyclic, cosine, cosine_restarts, polynomial or one_cycle",
+        ),
+        (
+            "{schedule: {name: sequence, parts: [{share: {uniform: [0.5, 2]}, schedule: {name: constant}}]}}",
+            "4:52: train.schedule.parts[0].share: found {uniform: [0.5, 2]}, expected a number > 0 and <= 1",
+        ),
+        (
+            "{schedule: {name: sequence, parts: []}}",
+            "4:43: train.schedule.parts: found [], expected a list with at least one item, each item a section",
+        ),
+        (
+            "{schedule: {name: multi_step, at: [0.3, 1.0]}}",
+            "4:48: train.schedule.at[1]: found 1.0, expected a number > 0 and < 1",
+        ),
+        (
+            "{ema: {choice: [null, {decay: {uniform: [0.9, 1.0]}}]}}",
+            "4:38: train.ema.choice[1].decay: found {uniform: [0.9, 1.0]}, expected a number > 0 and < 1",
+        ),
+        (
+            "{swa: {lr: {choice: [null, 2]}}}",
+            "4:35: train.swa.lr.choice[1]: found 2, expected a number > 0 and <= 1 or null",
+        ),
+        (
+            "{epochs: {int: [1, 3]}, lr_finder: {start: {log: [0.1, 20]}}}",
+            "4:51: train.lr_finder.start: found 20, expected less than end, 10",
+        ),
+    ],
+)
+def test_mistakes_in_nested_sections(train: str, line: str) -> None:
+    assert faults(with_train(train)) == [f"study.yaml:{line}"]
+
+
+TABLE = "study: small\ndata: {source: 'csv:a.csv', target: y, task: regression}\nmodel: {build: mlp}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (
+            TABLE + "search: {metric: validation.accuracy}\n",
+            [
+                "4:18: search.metric: found 'validation.accuracy', expected validation.mae, validation.rmse, "
+                "validation.r2 or validation.loss: the task is regression"
+            ],
+        ),
+        (
+            TABLE.replace(", target: y", ""),
+            ["2:7: data.target: found nothing, expected the column of csv:a.csv that is predicted"],
+        ),
+        (
+            TABLE.replace("target: y", "target: {choice: [y, z]}"),
+            ["2:37: data.target: found a range, expected one value: trials are compared on one selection split"],
+        ),
+        (
+            TABLE.replace("mlp", "small_resnet") + "train: {loss: {name: bce}}\n",
+            [
+                "3:16: model.build: found 'small_resnet', expected linear or mlp: csv:a.csv has no images",
+                "4:22: train.loss.name: found 'bce', expected mse or huber: the task is regression",
+            ],
+        ),
+        (
+            "study: small\ndata: {source: digits}\n"
+            "model: {build: a:b, pretrained: {weights: x.pt, freezes: [body], unfreeze_after_epochs: 3}}\n",
+            [
+                "3:49: model.pretrained.freezes: found unknown key 'freezes', expected weights, head, freeze, "
+                "unfreeze_after_epochs, body_lr or normalisation; did you mean 'freeze'?"
+            ],
+        ),
+        (
+            "study: small\ndata: {source: digits}\n"
+            "model: {build: a:b, pretrained: {weights: x.pt, unfreeze_after_epochs: 3}}\n",
+            ["3:72: model.pretrained.unfreeze_after_epochs: found 3, expected freeze beside it: nothing is frozen"],
+        ),
+    ],
+)
+def test_values_that_do_not_go_together(text: str, lines: list[str]) -> None:
+    assert faults(text) == [f"study.yaml:{line}" for line in lines]
+
+
+def test_the_metric_left_out_is_that_of_the_task() -> None:
+    assert load(MINIMAL).search.metric == "validation.accuracy"
+    assert load(TABLE).search.metric == "validation.loss"
+    assert load(TABLE + "search: {trials: 3}\n").search.metric == "validation.loss"
+    assert load(TABLE + "search: {metric: validation.r2}\n").search.metric == "validation.r2"
+
+
+def test_what_the_network_sees_of_an_example_may_vary() -> None:
+    images = "study: small\ndata: {source: 'folder:a', image_size: {choice: [32, 64]}}\nmodel: {build: a:b}\n"
+    assert [parameter.name for parameter in load(images).space.parameters] == ["data.image_size"]
+    table = TABLE.replace("target: y", "target: y, drop: {choice: [[], [id]]}, train_fraction: {uniform: [0.1, 1]}")
+    assert [parameter.name for parameter in load(table).space.parameters] == ["data.drop", "data.train_fraction"]
 
 
 def test_missing_sections_are_named() -> None:
@@ -380,26 +566,11 @@ def test_the_digest_is_of_what_the_file_says() -> None:
     assert load(MINIMAL.replace("mlp", "linear")).digest != load(MINIMAL).digest
 
 
-@pytest.mark.parametrize(
-    ("written", "read"),
-    [
-        ("digits", "digits"),
-        ("npz:a.npz", "npz:{here}/deep/a.npz"),
-        ("folder:../b", "folder:{here}/b"),
-        ("npz:~/c.npz", "npz:/home/someone/c.npz"),
-        ("npz:/d.npz", "npz:/d.npz"),
-        ("a.b:c", "a.b:c"),
-    ],
-)
-def test_paths_are_taken_from_the_folder_of_the_file(
-    written: str, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", "/home/someone")
-    monkeypatch.chdir(tmp_path)
+def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path) -> None:
     Path("deep").mkdir()
-    Path("deep/study.yaml").write_text(MINIMAL.replace("digits", f"'{written}'"))
+    Path("deep/study.yaml").write_text(MINIMAL.replace("digits", "'npz:../a.npz'"))
     sections = load_study("deep/study.yaml").space.decide(lambda _: None).sections
-    assert sections["data"]["source"] == read.format(here=tmp_path)
+    assert sections["data"]["source"] == f"npz:{tmp_path}/a.npz"
 
 
 @pytest.mark.parametrize(
