@@ -12,21 +12,38 @@ from torch import nn
 from trials.data.preprocess import InputSpec
 from trials.errors import ModelError
 from trials.locate import locate, one_line
-from trials.model.blocks import ConvNet, LinearClassifier, MlpClassifier, ResNet
-from trials.recipe import Imported, Linear, Mlp, Model, SmallConvnet, SmallResnet
+from trials.model.convnet import ConvNet
+from trials.model.init import initialise
+from trials.model.mlp import LinearClassifier, MlpClassifier
+from trials.model.resnet import ResNet
+from trials.recipe import Imported, Linear, Mlp, Model, SmallConvnet, SmallResnet, TextGru, TextTransformer
 
 
 def build_model(model: Model, spec: InputSpec, outputs: int) -> nn.Module:
-    """The module that ``model`` describes, in training mode, on the host.
+    """The module that ``model`` describes with its initial weights, in training mode, on the host.
 
-    ``outputs`` is the number of classes, or 1 for a number. Initial weights are drawn from the global generator, which the caller seeds.
-    Raises ``ModelError`` in one line: the factory cannot be imported or called, or what it makes does not turn
-    (2, *spec.shape) into (2, outputs).
+    ``outputs`` is the number of classes, or 1 for a number. Initial weights are drawn from the global generator, which
+    the caller seeds; pretrained ones are loaded afterwards. Raises ``ModelError`` in one line: the model is for another
+    kind of input, the factory cannot be imported or called, or what it makes does not turn (2, *spec.shape) into
+    (2, outputs).
     """
     build = "imported" if isinstance(model, Imported) else model.build
+    if spec.kind not in READS[build]:
+        fitting = [name for name, kinds in READS.items() if spec.kind in kinds and name != "imported"]
+        raise ModelError(
+            f"model.build: {build} reads {' or '.join(READS[build])}, found {_describe(spec)}; "
+            f"expected one of {', '.join(fitting)}, or a module:function"
+        )
     module = BUILDERS[build](model, spec, outputs)
     _try_forward(module, model.build, spec, outputs)
+    _start(module, model)
     return module.train()
+
+
+def _describe(spec: InputSpec) -> str:
+    if spec.kind == "image":
+        return f"image of {spec.shape[1]} x {spec.shape[2]} pixels"
+    return f"text of {spec.shape[0]} words" if spec.kind == "text" else f"features, {spec.shape[0]} of them"
 
 
 def _build_linear(_model: Linear, spec: InputSpec, outputs: int) -> nn.Module:
@@ -34,29 +51,52 @@ def _build_linear(_model: Linear, spec: InputSpec, outputs: int) -> nn.Module:
 
 
 def _build_mlp(model: Mlp, spec: InputSpec, outputs: int) -> nn.Module:
-    return MlpClassifier(spec.shape, outputs, model.width, model.depth, model.dropout)
+    return MlpClassifier(spec.shape, outputs, model.width, model.depth, model.norm, model.dropout, model.input_dropout)
 
 
 def _build_small_convnet(model: SmallConvnet, spec: InputSpec, outputs: int) -> nn.Module:
-    channels, side = _image(model.build, spec)
+    side = min(spec.shape[1:])
     if side >> (model.depth - 1) == 0:
         raise ModelError(
             f"model.depth: {model.depth} stages halve images of {side} pixels to nothing; "
             f"expected at most {side.bit_length()}"
         )
-    return ConvNet(channels, outputs, model.width, model.depth, model.dropout)
+    return ConvNet(spec.shape[0], outputs, model.width, model.depth, model.norm, model.dropout, model.spatial_dropout)
 
 
 def _build_small_resnet(model: SmallResnet, spec: InputSpec, outputs: int) -> nn.Module:
-    channels, _ = _image(model.build, spec)
-    return ResNet(channels, outputs, model.width, model.blocks, model.dropout)
+    return ResNet(spec.shape[0], outputs, model.width, model.blocks, model.norm, model.dropout, model.spatial_dropout)
 
 
-def _image(name: str, spec: InputSpec) -> tuple[int, int]:
-    """Channels and the shorter side."""
-    if spec.kind != "image":
-        raise ModelError(f"model.build: {name} needs images, but the data has {spec.shape[0]} features; use mlp")
-    return spec.shape[0], min(spec.shape[1:])
+def _build_text_gru(model: TextGru, spec: InputSpec, outputs: int) -> nn.Module:
+    from trials.model.text import GruClassifier
+
+    return GruClassifier(
+        vocabulary_size=spec.vocabulary_size,
+        outputs=outputs,
+        width=model.width,
+        hidden=model.hidden,
+        depth=model.depth,
+        bidirectional=model.bidirectional,
+        embedding_dropout=model.embedding_dropout,
+        dropout=model.dropout,
+    )
+
+
+def _build_text_transformer(model: TextTransformer, spec: InputSpec, outputs: int) -> nn.Module:
+    from trials.model.text import TransformerClassifier
+
+    return TransformerClassifier(
+        vocabulary_size=spec.vocabulary_size,
+        max_tokens=spec.shape[0],
+        outputs=outputs,
+        width=model.width,
+        depth=model.depth,
+        heads=model.heads,
+        feed_forward=model.feed_forward,
+        embedding_dropout=model.embedding_dropout,
+        dropout=model.dropout,
+    )
 
 
 def _build_imported(model: Imported, _spec: InputSpec, outputs: int) -> nn.Module:
@@ -90,7 +130,22 @@ def _try_forward(module: nn.Module, name: str, spec: InputSpec, outputs: int) ->
         raise ModelError(f"{name}: fails on an input of shape {spec.shape}: {one_line(error)}") from error
     found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if found != (2, outputs):
-        raise ModelError(f"{name}: gave {found} for 2 examples, expected (2, {outputs}), one output per class, or one for a number")
+        raise ModelError(
+            f"{name}: gave {found} for 2 examples, expected (2, {outputs}), one output per class, or one for a number"
+        )
+
+
+def _start(module: nn.Module, model: Model) -> None:
+    """Give ``module`` its initial weights; lazy ones are there only after its first pass."""
+    as_made = model.init == "default" and isinstance(model, (Linear, TextGru, TextTransformer, Imported))
+    if not as_made and not initialise(module, model.init):
+        raise ModelError(
+            f"model.init: {model.build} has no linear, convolutional, recurrent or attention layer for {model.init} "
+            "to draw; leave it out"
+        )
+    if isinstance(model, SmallResnet) and model.zero_init_residual:
+        assert isinstance(module, ResNet)
+        module.start_as_shortcuts()
 
 
 BUILDERS: dict[str, Callable[[Any, InputSpec, int], nn.Module]] = {
@@ -98,5 +153,18 @@ BUILDERS: dict[str, Callable[[Any, InputSpec, int], nn.Module]] = {
     "mlp": _build_mlp,
     "small_convnet": _build_small_convnet,
     "small_resnet": _build_small_resnet,
+    "text_gru": _build_text_gru,
+    "text_transformer": _build_text_transformer,
     "imported": _build_imported,
 }
+
+READS: dict[str, tuple[str, ...]] = {
+    "linear": ("image", "features"),
+    "mlp": ("image", "features"),
+    "small_convnet": ("image",),
+    "small_resnet": ("image",),
+    "text_gru": ("text",),
+    "text_transformer": ("text",),
+    "imported": ("image", "features", "text"),
+}
+"""The kinds of input (:class:`InputSpec`) that each model takes."""

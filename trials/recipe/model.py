@@ -24,8 +24,9 @@ class Pretrained(Section):
     """Start from weights that have been trained before."""
 
     weights: str
-    """A name of torchvision's weights (`DEFAULT`, `IMAGENET1K_V1`), a `.safetensors`, `.pt` or `.pth` file, or
-    `models:/NAME@ALIAS` from MLflow. A head of another size is replaced by a fresh one. [torchvision.models]"""
+    """A name of torchvision's weights (`DEFAULT`, `IMAGENET1K_V1`), a `.safetensors`, `.pt` or `.pth` file, a folder
+    that `sweeper pull` wrote (with a `/`, as in `./best`), or `models:/NAME@ALIAS` from MLflow. A head of another size
+    is replaced by a fresh one. [torchvision.models]"""
     head: str | None = None
     """Name of the module that makes the outputs, such as `classifier.1` or `fc`. Left out, it is the last linear layer.
     [sweeper]"""
@@ -40,6 +41,15 @@ class Pretrained(Section):
     normalisation: Literal["weights", "data"] = "weights"
     """Normalise images by the numbers with which the weights were trained, or by those of the training split. Weights
     that bring no such numbers use the training split's. [torchvision.models]"""
+
+
+def is_weights_path(weights: str) -> bool:
+    """Whether ``weights`` is a file or folder, not a name of torchvision's or MLflow's.
+
+    >>> [is_weights_path(weights) for weights in ("DEFAULT", "models:/digits@best", "best.pth", "./best")]
+    [False, False, True, True]
+    """
+    return not weights.startswith("models:/") and ("/" in weights or weights.endswith((".safetensors", ".pt", ".pth")))
 
 
 class _Network(Section):
