@@ -83,6 +83,14 @@ def test_a_kernel_is_trained_as_the_matrix_of_its_rows_however_it_lies_in_memory
     assert kernel.is_contiguous(memory_format=memory_format)
 
 
+class LinearWithTable(nn.Linear):
+    """A layer that also has a matrix which is not named a weight."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.table = nn.Parameter(torch.zeros(inputs, outputs))
+
+
 class Text(nn.Module):
     """Embeddings of words and places, a token of its own, an encoder, a recurrent layer and a head."""
 
@@ -93,7 +101,7 @@ class Text(nn.Module):
         self.token = nn.Parameter(torch.zeros(1, 1, 8))
         self.encoder = nn.TransformerEncoderLayer(8, 2, 16)
         self.recurrent = nn.GRU(8, 8)
-        self.middle = nn.Linear(8, 11)
+        self.middle = LinearWithTable(8, 11)
         self.head = nn.Linear(8, 11)
         if tied:
             self.head.weight = self.middle.weight
