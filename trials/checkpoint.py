@@ -103,16 +103,23 @@ class TrialFolder:
     def claim(self, recipe: Recipe) -> None:
         """Take the folder for ``recipe``, or for the same one with one more extension.
 
-        Raises :class:`TrialError` when it belongs to another recipe.
+        An extension takes the place of another of which nothing has been trained. Raises :class:`TrialError` when the
+        folder belongs to another recipe, or has not the checkpoint that the extension goes on from.
         """
         if self.recipe.exists():
             there, here = json.loads(self.recipe.read_bytes()), recipe.model_dump(mode="json")
-            extended = {**here, "extensions": here["extensions"][:-1]}
             if there == here:
                 return
-            if there != extended:
+            before = {**here, "extensions": here["extensions"][:-1]}
+            if before == here or before not in (there, {**there, "extensions": there["extensions"][:-1]}):
                 differences = "; ".join(_differences(there, here, ""))
                 raise TrialError(f"{self.recipe}: another recipe's trial ({differences}); use a new folder")
+            needed = recipe.extensions[-1].after_epochs
+            if self._newest_epoch() != needed:
+                raise TrialError(
+                    f"{self.checkpoints}: cannot be extended: expected the checkpoint of epoch {needed}, found "
+                    f"{self._newest_epoch() or 'none'}; it was removed, or an extension that failed trained past it"
+                )
             # First, since a result says that there is nothing left to train.
             self.result.unlink(missing_ok=True)
         write_whole(self.recipe, recipe.model_dump_json(indent=2).encode())
@@ -123,15 +130,19 @@ class TrialFolder:
 
     def newest_checkpoint(self) -> Checkpoint | None:
         """The state after the last epoch that was saved; every checkpoint that has its name is whole."""
-        epochs = [int(found[1]) for path in _entries(self.checkpoints) if (found := _name(_CHECKPOINT_NAME, path))]
-        if not epochs:
+        epoch = self._newest_epoch()
+        if epoch is None:
             return None
-        folder = self.checkpoint(max(epochs))
+        folder = self.checkpoint(epoch)
         return Checkpoint(
-            epoch=max(epochs),
+            epoch=epoch,
             models={path.stem: safetensors.torch.load_file(path) for path in folder.glob("*.safetensors")},
             state=torch.load(folder / "state.pt", map_location="cpu", weights_only=True),
         )
+
+    def _newest_epoch(self) -> int | None:
+        epochs = (int(found[1]) for path in _entries(self.checkpoints) if (found := _name(_CHECKPOINT_NAME, path)))
+        return max(epochs, default=None)
 
     def save(self, checkpoint: Checkpoint, best: Collection[int], best_ema: Collection[int] = ()) -> None:
         """Write ``checkpoint``; keep in ``best/`` the raw weights of the epochs in ``best``, averages of ``best_ema``.

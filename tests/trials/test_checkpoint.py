@@ -266,6 +266,7 @@ def test_a_finished_folder_may_be_claimed_for_one_more_extension_and_is_then_unf
     for claimed in (recipe, extended(recipe, 3), extended(recipe, 3, 5)):
         folder.claim(claimed)
         assert folder.read_result() is None
+        save(folder, claimed.epochs)
         folder.finish(result_of(3))
         folder.claim(claimed)
         assert folder.read_result() is not None, "the same recipe again leaves the result"
