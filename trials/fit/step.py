@@ -96,18 +96,37 @@ def train_epoch(fitting: Fitting, splits: Splits, vary: Variation, epoch: int, r
         group = batches[start : start + section.accumulate]
         examples = sum(map(len, group))
         for rows in group:
-            inputs, targets, blend = vary(rows)
-            with autocast(section.precision, device), _named_small_batch(len(rows)):
-                outputs = fitting.forward(inputs)
-            outputs = outputs.float()
-            loss = mean_loss(fitting.loss, outputs, targets, blend)
-            share = len(rows) / examples
-            fitting.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
-            tally.add_batch(len(rows), loss.detach(), score.function(outputs.detach(), targets, blend))
+            batch = gather_gradient(fitting, vary, rows, share=len(rows) / examples)
+            tally.add_batch(len(rows), batch.loss, score.function(batch.outputs, batch.targets, batch.blend))
         lr = fitting.lr
         tally.add_step(*fitting.update(), lr=lr)
     fitting.end_epoch(epoch)
     return tally.close(lr, score.name, splits.target.std)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A batch that has been through the model."""
+
+    loss: Tensor
+    """Mean over its examples, a scalar."""
+    outputs: Tensor
+    """(N, K), float32."""
+    targets: Tensor
+    """(N,)."""
+    blend: tuple[Tensor, float] | None
+    """Other targets (N,) and the share of ``targets``, where examples were mixed."""
+
+
+def gather_gradient(fitting: Fitting, vary: Variation, rows: Tensor, share: float) -> Batch:
+    """Add ``share`` of the gradient of the examples in ``rows`` (N,) to what the next update applies."""
+    inputs, targets, blend = vary(rows)
+    with autocast(fitting.recipe.train.precision, fitting.device), _named_small_batch(len(rows)):
+        outputs = fitting.forward(inputs)
+    outputs = outputs.float()
+    loss = mean_loss(fitting.loss, outputs, targets, blend)
+    fitting.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
+    return Batch(loss.detach(), outputs.detach(), targets, blend)
 
 
 @dataclass(frozen=True)
