@@ -13,7 +13,7 @@ from torch import nn
 
 from trials.checkpoint import Checkpoint, TrialFolder
 from trials.data import InputSpec, Splits
-from trials.errors import DataError, Diverged, OutOfMemory, Pruned
+from trials.errors import DataError, Diverged, OutOfMemory, Pruned, TrialError
 from trials.examples import load_examples
 from trials.fit.evaluate import evaluate
 from trials.fit.fitting import Fitting
@@ -24,6 +24,7 @@ from trials.keep import keep_weights, validation_metrics
 from trials.model.build import build_model
 from trials.model.pretrained import load_pretrained
 from trials.recipe import Recipe
+from trials.recipe.misfits import misfits
 from trials.result import EpochReport, TrialResult, is_better
 from trials.seed import kept_random_state, seed_global_state
 
@@ -42,7 +43,8 @@ def run_trial(
     ``device`` is a GPU when there is one, unless said otherwise. The caller's random state and torch's settings are
     left as they were.
 
-    Raises :class:`TrialError` for a folder that belongs to another recipe or in which another process trains,
+    Raises :class:`TrialError` for keys that cannot go together, for a folder that belongs to another recipe or in which
+    another process trains,
     :class:`DataError`, :class:`ModelError`, :class:`Diverged`, :class:`OutOfMemory`, and :class:`Pruned` after a
     ``False``.
 
@@ -51,6 +53,7 @@ def run_trial(
     >>> run_trial(recipe, "my-trial").weights[0].metrics  # doctest: +SKIP
     {'validation.loss': 0.14, 'validation.accuracy': 0.97}
     """
+    check_recipe(recipe)
     where = TrialFolder(folder)
     with where.owned():
         where.claim(recipe)
@@ -99,6 +102,13 @@ def _train(
         skipped_steps=fitting.skipped_steps,
         lr=fitting.top_lr,
     )
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Raise :class:`TrialError`, before anything is loaded, for keys of ``recipe`` that cannot go together."""
+    found = "; ".join(map(str, misfits(recipe)))
+    if found:
+        raise TrialError(found)
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
