@@ -15,7 +15,7 @@ from sweeper.positions import Document, Fault, Position, dotted, show, sorted_li
 from sweeper.ranges import RangeReader
 from sweeper.space import Space
 from sweeper.start_with import Point, resolve_points
-from sweeper.study_file import SECTIONS, Search, StudyFile, Workers
+from sweeper.study_file import SECTIONS, Search, Storage, StudyFile, Workers
 from sweeper.validate import validate, variants
 
 
@@ -29,26 +29,27 @@ class Study:
     text: str
     """The file as it was read."""
     digest: str
-    """SHA-256 of what the file says: comments, layout and `workers` do not count (a study may move to another
+    """SHA-256 of what the file says: comments, layout, `workers` and `storage` do not count (a study may move to another
     machine), the order of keys does (it orders sampling)."""
     space: Space
     search: Search
     workers: Workers
+    storage: Storage
     start_with: tuple[Point, ...]
     """Points to try first, by parameter name."""
     max_epochs: int
     """The most epochs that a trial of this study may train."""
 
 
-def load_study(path: str | Path) -> Study:
-    """Read ``study.yaml``.
+def load_study(path: str | Path, text: str | None = None) -> Study:
+    """Read ``study.yaml``; or ``text``, which is what the file at ``path`` said before.
 
     Raises:
         StudyError: the file cannot be read or is wrong; the message names every fault on a line of its own as
             ``study.yaml:line:column: dotted.path: found ..., expected ...``.
     """
     path = Path(path)
-    text = _read_text(path)
+    text = _read_text(path) if text is None else text
     document = _parse(text, path)
     ranges = RangeReader(document)
     space = ranges.space(SECTIONS)
@@ -77,13 +78,14 @@ def load_study(path: str | Path) -> Study:
         space=with_absolute_paths(space, path.resolve().parent),
         search=files[0].search,
         workers=files[0].workers,
+        storage=files[0].storage,
         start_with=points,
         max_epochs=max_epochs,
     )
 
 
 def _digest(data: dict[str, Any]) -> str:
-    said = {key: value for key, value in data.items() if key != "workers"}
+    said = {key: value for key, value in data.items() if key not in ("workers", "storage")}
     return hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
 

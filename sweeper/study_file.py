@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from trials.recipe import DEFAULT_METRICS, Average, Count, Data, Model, NotNegative, Positive, Section, Train
+from trials.recipe.section import WholeNumber
 from trials.result import Metric
 
 SECTIONS = ("data", "model", "train", "average")
@@ -118,6 +119,15 @@ class Workers(Section):
     """GPUs for each trial, such as 0.5 for two trials on one. Left out, it is 1 where there are GPUs. [ray.remote]"""
 
 
+class Storage(Section):
+    """What stays on the disk beyond the results."""
+
+    extendable: WholeNumber = 5
+    """How many of the best complete trials keep the state that `sweeper extend` goes on from: their newest checkpoint,
+    and the weights of their best epochs. With 0 there are none, and a lower number takes effect also on a finished
+    study, at its next start. [sweeper]"""
+
+
 class StudyFile(Section):
     """A study: what to train, what to vary, how to search."""
 
@@ -138,6 +148,8 @@ class StudyFile(Section):
     """Where trials run. It is no part of what a study is: it may change when a study goes on. [sweeper]"""
     average: Average = Average()
     """What is averaged at the end of a trial. [sweeper]"""
+    storage: Storage = Storage()
+    """What stays on the disk beyond the results. Like `workers` it is no part of what a study is. [sweeper]"""
 
     @model_validator(mode="before")
     @classmethod

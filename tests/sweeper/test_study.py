@@ -180,8 +180,8 @@ average: {best_n: 3, soup: greedy}
     assert faults(text) == [
         "study.yaml:1:8: study: found '../x', expected at most 64 letters, digits, '.', '_' and '-', beginning with "
         "a letter or digit and without '..'",
-        "study.yaml:2:1: sede: found unknown key 'sede', expected study, seed, data, model, train, search, workers or "
-        "average; did you mean 'seed'?",
+        "study.yaml:2:1: sede: found unknown key 'sede', expected study, seed, data, model, train, search, workers, "
+        "average or storage; did you mean 'seed'?",
         "study.yaml:4:11: data.source: found 'digts', expected digits, npz:PATH, folder:PATH, csv:PATH, parquet:PATH "
         "or module:function; did you mean 'digits'?",
         "study.yaml:5:15: data.validation: found 0.0, expected a number > 0 and < 1",
@@ -319,7 +319,7 @@ average: {best_n: 3, soup: greedy}
         (
             MINIMAL + "recipe: {seed: 1}\n",
             "study.yaml:4:1: recipe: found unknown key 'recipe', expected study, seed, data, model, train, search, "
-            "workers or average",
+            "workers, average or storage",
         ),
     ],
 )
@@ -564,6 +564,17 @@ def test_the_digest_is_of_what_the_file_says() -> None:
     assert load(same).digest == load(MINIMAL).digest
     assert load(MINIMAL + "seed: 1\n").digest != load(MINIMAL).digest
     assert load(MINIMAL.replace("mlp", "linear")).digest != load(MINIMAL).digest
+    elsewhere = load(MINIMAL + "workers: {cpus: 2}\nstorage: {extendable: 0}\n")
+    assert elsewhere.digest == load(MINIMAL).digest
+    assert (elsewhere.storage.extendable, load(MINIMAL).storage.extendable) == (0, 5)
+
+
+def test_what_a_file_said_before_is_read_as_if_it_still_said_so(tmp_path: Path) -> None:
+    before = load_study(tmp_path / "gone.yaml", MINIMAL.replace("digits", "'npz:a.npz'"))
+    assert (before.path, before.text) == (tmp_path / "gone.yaml", MINIMAL.replace("digits", "'npz:a.npz'"))
+    assert before.space.decide(lambda _: None).sections["data"]["source"] == f"npz:{tmp_path}/a.npz"
+    with pytest.raises(StudyError, match=r"gone\.yaml:\d+:\d+: data\.source: "):
+        load_study(tmp_path / "gone.yaml", MINIMAL.replace("digits", "digts"))
 
 
 def test_paths_are_taken_from_the_folder_of_the_file(tmp_path: Path) -> None:
