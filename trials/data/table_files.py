@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _MOST_CATEGORIES = 1000
 """A column of more names than these is rather an identifier or a text."""
-_MOST_FRACTIONS = 20
-"""More classes than these that are no whole numbers are rather a quantity."""
+_MOST_SUSPECT_CLASSES = 20
+"""More numbers than these that are no whole numbers, or hardly ever occur twice, are rather a quantity."""
 _TYPES: dict[str, ColumnType] = {
     "string": "string",
     "mixed-integer": "string",
@@ -48,11 +48,12 @@ def read_csv(path: Path, data: Data) -> Source:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
-            names = [name for name in header.iloc[0] if name]
-            _check_distinct(names, where)
-            # A text is what was written, even where it is a number or the word null.
-            as_written = None if data.text is None else {data.text: str}
-            frame = pd.read_csv(path, index_col=False, low_memory=False, converters=as_written)
+            _check_distinct([name for name in header.iloc[0] if name], where)
+            frame = pd.read_csv(path, index_col=False, low_memory=False)
+            if data.text in frame:
+                # A text is what was written, even where it is a number or the word null.
+                written = pd.read_csv(path, usecols=[data.text], dtype=str, na_filter=False)
+                frame[data.text] = written[data.text]
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{where}: the file is empty; expected a header and rows") from error
     except UnicodeDecodeError as error:
@@ -129,13 +130,28 @@ def _column(values: pd.Series, categorical: bool, where: str) -> tuple[Column, n
     kind = _type(values, where)
     if kind in ("double", "long") and not categorical:
         return Column(str(values.name), kind), as_numbers(values)
+    if not categorical:
+        _check_no_words_among_numbers(values, where)
     codes, names = factorize(values)
     if len(names) > _MOST_CATEGORIES and not categorical:
         raise DataError(
-            f"{where}: found {len(names)} different names, such as {names[-1]!r}, expected numbers or at most "
-            f"{_MOST_CATEGORIES} names; repair it, leave it out by data.drop, or name it in data.categorical"
+            f"{where}: found {len(names)} different names, such as {names[-1]!r}, expected at most {_MOST_CATEGORIES}; "
+            "leave an identifier out by data.drop, or name the column in data.categorical"
         )
     return Column(str(values.name), kind, names), np.where(codes < 0, np.nan, codes)
+
+
+def _check_no_words_among_numbers(values: pd.Series, where: str) -> None:
+    """A few words among numbers are faults or marks of missing cells: they would make a category of each number."""
+    import pandas as pd
+
+    words = (pd.to_numeric(values, errors="coerce").isna() & values.notna()).to_numpy()
+    if words.any() and 2 * words.sum() < values.notna().sum():
+        row = int(words.argmax())
+        raise DataError(
+            f"{where}: found {values.iloc[row]!r} in row {row}, counted from 0 ({words.sum()} such), among numbers; "
+            "repair it, leave the cell empty if it is missing, or name the column in data.categorical"
+        )
 
 
 def _type(values: pd.Series, where: str) -> ColumnType:
@@ -165,9 +181,10 @@ def _classes(values: pd.Series, where: str) -> tuple[np.ndarray, tuple[str, ...]
 
 
 def _looks_continuous(values: pd.Series, distinct: int) -> bool:
-    """Too many different numbers to be classes, each of which needs at least three examples."""
-    has_fractions = not all(float(value).is_integer() for value in values)
-    return distinct * 3 > len(values) or (has_fractions and distinct > _MOST_FRACTIONS)
+    """Whether so many different numbers are hardly classes, each of which needs at least three examples."""
+    if distinct <= _MOST_SUSPECT_CLASSES:
+        return False
+    return distinct * 3 > len(values) or not all(float(value).is_integer() for value in values)
 
 
 def _quantities(values: pd.Series, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -178,7 +195,8 @@ def _quantities(values: pd.Series, where: str) -> tuple[np.ndarray, tuple[str, .
     if _type(values, where) == "string":
         row = int(pd.to_numeric(values, errors="coerce").isna().to_numpy().argmax())
         raise DataError(
-            f"{where}: found {values.iloc[row]!r} in row {row}, expected a number; for classes, leave data.task out"
+            f"{where}: found {values.iloc[row]!r} in row {row}, counted from 0, expected a number; for classes, leave "
+            "data.task out"
         )
     return as_numbers(values), ()
 
@@ -187,8 +205,8 @@ def _check_none_missing(values: pd.Series, where: str) -> None:
     missing = values.isna().to_numpy()
     if missing.any():
         raise DataError(
-            f"{where}: found no value in row {int(missing.argmax())} ({missing.sum()} such), expected one in each row; "
-            "fill it in or remove the row"
+            f"{where}: found no value in row {int(missing.argmax())}, counted from 0 ({missing.sum()} such), expected "
+            "one in each row; fill it in or remove the row"
         )
 
 

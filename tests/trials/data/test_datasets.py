@@ -68,6 +68,16 @@ class NamedParts(Dataset[Any]):
         return torch.full((3, 2, 4), self.value + row), row
 
 
+class Measured(Dataset[Any]):
+    """Row numbers to predict, and half of them."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, float]:
+        return torch.tensor([float(row)]), row / 2
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SWEEPER_DATA", str(tmp_path / "data"))
@@ -131,6 +141,14 @@ def test_parts_by_name_fall_back_to_what_there_is() -> None:
     assert source.test_inputs is not None
     np.testing.assert_array_equal(source.test_inputs[:, 0, 0, 0], [2.0, 3.0])
     assert load(NamedParts, arguments={"split": "trainval"}).test_inputs is None
+
+
+def test_numbers_to_predict_are_not_cut_to_whole_ones() -> None:
+    source = load(Measured, task="regression")
+    assert source.inputs.tolist() == [[0], [1], [2], [3]]
+    assert source.targets.tolist() == [0, 0.5, 1, 1.5]
+    with pytest.raises(DataError, match=r"Measured: label 0.5 in row 1 is no class; .* set data.task: regression"):
+        load(Measured)
 
 
 def test_constructor_arguments_are_seen_through_keyword_arguments() -> None:

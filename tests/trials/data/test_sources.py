@@ -74,6 +74,32 @@ def test_npz_faults_are_one_line(tmp_path: Path, arrays: dict[str, Any], message
     assert "\n" not in str(caught.value)
 
 
+def test_npz_of_numbers_to_predict(tmp_path: Path) -> None:
+    source = load(save(tmp_path, x_train=X, y_train=[[0.5], [2], [1]], x_test=X, y_test=[3, 2, 1]), task="regression")
+    assert source.targets.tolist() == [0.5, 2.0, 1.0]
+    assert source.test_targets is not None
+    assert source.test_targets.tolist() == [3.0, 2.0, 1.0]
+    assert source.targets.dtype == source.test_targets.dtype == np.float64
+    assert source.classes == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "message"),
+    [
+        (
+            [0.5, 2.0, 1.0],
+            "classification",
+            "labels of type float64, .*; to predict numbers, set data.task: regression",
+        ),
+        (["a", "b", "a"], "regression", "targets of type <U1, expected numbers; for classes, leave data.task out"),
+        ([0.5, np.nan, 1.0], "regression", "training examples: target nan in row 1 is not a finite number"),
+    ],
+)
+def test_npz_of_another_task_says_so(tmp_path: Path, labels: list[Any], task: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        load(save(tmp_path, x=X, y=labels), task=task)
+
+
 def test_npz_that_is_missing_or_no_archive(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"/none.npz: no such file$"):
         load(f"npz:{tmp_path}/none.npz")
@@ -119,6 +145,12 @@ def test_folder_of_mixed_sizes_needs_and_obeys_image_size(tmp_path: Path) -> Non
     np.testing.assert_array_equal(source.inputs, np.repeat([10, 20], 9).reshape(2, 3, 3))
 
 
+def test_folders_have_no_numbers(tmp_path: Path) -> None:
+    picture(tmp_path / "ant" / "1.png", 10)
+    with pytest.raises(DataError, match=r"data.task: folder:.* has classes, not numbers"):
+        load(f"folder:{tmp_path}", task="regression")
+
+
 def test_folder_faults(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="/none: no such folder"):
         load(f"folder:{tmp_path}/none")
@@ -143,6 +175,12 @@ from trials.data import Source
 def make(rows):
     return Source(np.full((rows, 2), 3.0), np.arange(rows) % 2, ("a", "b"))
 
+def numbers(rows):
+    return Source(np.full((rows, 2), 3.0), np.arange(rows) / 4)
+
+def texts(words):
+    return Source(np.array(words), np.arange(len(words)) % 2, ("a", "b"))
+
 def wrong():
     return 3
 
@@ -158,7 +196,10 @@ def test_a_users_function_is_called_with_the_arguments(tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(str(tmp_path))
     source = load("users_source:make", arguments={"rows": 5})
     np.testing.assert_array_equal(source.inputs, np.full((5, 2), 3.0))
+    assert load("users_source:numbers", arguments={"rows": 3}, task="regression").targets.tolist() == [0, 0.25, 0.5]
+    assert load("users_source:texts", arguments={"words": ["hi", "you"]}).inputs.tolist() == ["hi", "you"]
     for name, arguments, message in [
+        ("numbers", {"rows": 5}, r"found 0 class\(es\), expected at least 2"),
         ("wrong", {}, "returned int, expected trials.data.Source"),
         ("broken", {}, "raised KeyError: 'column'"),
         ("make", {"lines": 3}, "raised TypeError: .*unexpected keyword argument 'lines'"),
@@ -175,3 +216,9 @@ def test_an_unknown_source_lists_the_known_ones(name: str) -> None:
         DataError, match="expected one of: digits, npz:PATH, folder:PATH, csv:PATH, parquet:PATH, torchv"
     ):
         load(name)
+
+
+@pytest.mark.parametrize("fields", [{"target": "y"}, {"text": "t"}, {"drop": ("a",)}, {"categorical": ("a",)}])
+def test_only_tables_have_columns(fields: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=rf"^data.{next(iter(fields))}: digits has no columns to choose from"):
+        load("digits", **fields)

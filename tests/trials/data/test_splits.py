@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from trials.data import Split, Splits, load_splits
 from trials.data import splits as module
 from trials.data.preprocess import ArrayPreprocess
 from trials.data.splits import split_indices
+from trials.data.table import CategoryColumn, NumberColumn, TablePreprocess
 from trials.errors import DataError
 from trials.recipe import Data
 
@@ -156,6 +158,144 @@ def test_a_new_picture_in_a_folder_is_seen(tmp_path: Path) -> None:
     os.utime(tmp_path / "bee", ns=(1, 1))
     again = load(source)
     assert sum(map(len, (again.train, again.selection, again.test))) == 7
+
+
+def save_numbers(folder: Path, rows: int, **more: Any) -> str:
+    """One feature, the row's number, and ten times that to predict."""
+    numbers = np.arange(rows, dtype=np.float32)
+    np.savez(folder / "n.npz", x_train=numbers[:, None], y_train=10.0 * numbers, **more)
+    return f"npz:{folder / 'n.npz'}"
+
+
+def test_numbers_are_split_as_one_shuffled_whole(tmp_path: Path) -> None:
+    source = save_numbers(tmp_path, 203)
+    splits = load(source, task="regression", validation=0.25, test=0.2, seed=5, train_fraction=0.5)
+    order = torch.randperm(203, generator=torch.Generator().manual_seed(5)).tolist()
+    # 20 % of 203 is 40.6; 25 % of the 162 left is 40.5; half of the 121 left is 60.5: all rounded half up
+    assert rows(splits.test) == sorted(order[:41])
+    assert rows(splits.selection) == sorted(order[41:82])
+    assert rows(splits.train) == sorted(order[82:143])
+    whole = load(source, task="regression", validation=0.25, test=0.2, seed=5)
+    assert rows(whole.train) == sorted(order[82:])
+    assert rows(whole.selection) == rows(splits.selection)
+
+
+def test_numbers_are_standardised_by_the_training_split_alone(tmp_path: Path) -> None:
+    splits = load(save_numbers(tmp_path, 100), task="regression")
+    trained = 10.0 * np.array(rows(splits.train), np.float64)
+    assert (splits.target.mean, splits.target.std) == (pytest.approx(trained.mean()), pytest.approx(trained.std()))
+    for part in (splits.train, splits.selection, splits.test):
+        wanted = (10.0 * np.array(rows(part)) - trained.mean()) / trained.std()
+        assert part.targets.dtype == torch.float32
+        np.testing.assert_allclose(part.targets, wanted, rtol=1e-6)
+
+
+def test_numbers_of_the_sources_own_test_part_are_standardised_likewise(tmp_path: Path) -> None:
+    more = {"x_test": np.array([[0.0], [1.0]], np.float32), "y_test": [0.0, 10.0]}
+    splits = load(save_numbers(tmp_path, 50, **more), task="regression")
+    assert sorted(rows(splits.train) + rows(splits.selection)) == list(range(50))
+    np.testing.assert_allclose(
+        splits.test.targets * splits.target.std + splits.target.mean, [0, 10], rtol=1e-6, atol=1e-5
+    )
+
+
+def test_two_numbers_are_too_few_for_three_splits(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"the source has 2 example\(s\), expected at least 3: one in each of training"):
+        load(save_numbers(tmp_path, 2), task="regression")
+    assert [len(part) for part in _parts(load(save_numbers(tmp_path, 4), task="regression"))] == [2, 1, 1]
+    with pytest.raises(DataError, match=r"all 1 training targets are .*; there is nothing to learn"):
+        load(save_numbers(tmp_path, 3), task="regression")
+
+
+def _parts(splits: Splits) -> tuple[Split, Split, Split]:
+    return splits.train, splits.selection, splits.test
+
+
+def save_table(folder: Path, count: int = 60) -> Path:
+    """A CSV whose column `row` is the row's number; every seventh pay is missing, and a city occurs but once."""
+    file = folder / "t.csv"
+    lines = [
+        f"{row},{'' if row % 7 == 0 else row / 8},{'Rome' if row % 2 else 'Oslo'},{row % 3}\n" for row in range(count)
+    ]
+    file.write_text("row,pay,city,y\n" + "".join(lines) + "99,1.0,Bern,0\n")
+    return file
+
+
+def test_a_tables_frame_gives_exactly_the_training_tensors(tmp_path: Path) -> None:
+    file = save_table(tmp_path)
+    splits = load(f"csv:{file}", target="y")
+    frame = pd.read_csv(file)
+    seen = 0
+    for part in _parts(splits):
+        found = rows(part)
+        place = [60 if row == 99 else row for row in found]
+        shuffled = frame.iloc[place][["y", "city", "row", "pay"]]
+        assert torch.equal(splits.preprocess(shuffled), splits.preprocess.normalise(part.inputs))
+        assert part.targets.tolist() == frame["y"].iloc[place].tolist()
+        seen += len(found)
+    assert seen == 61
+
+
+def test_what_a_table_is_measured_by_is_the_training_split_alone(tmp_path: Path) -> None:
+    splits = load(f"csv:{save_table(tmp_path)}", target="y", validation=0.4)
+    preprocess = splits.preprocess
+    assert isinstance(preprocess, TablePreprocess)
+    trained = np.array(rows(splits.train), np.float64)
+    field = preprocess.fields[0]
+    assert isinstance(field, NumberColumn)
+    assert (field.mean, field.std) == (pytest.approx(trained.mean()), pytest.approx(trained.std()))
+    pay = splits.train.inputs[:, 1].numpy()
+    np.testing.assert_array_equal(np.isnan(pay), trained % 7 == 0)
+    city = preprocess.fields[2]
+    assert isinstance(city, CategoryColumn)
+    assert city.categories == (("Bern", "Oslo", "Rome") if 99 in trained else ("Oslo", "Rome"))
+
+
+def test_texts_are_word_ids_and_the_training_ones_are_kept(tmp_path: Path) -> None:
+    words = [f"word{row} is {'good' if row % 2 else 'bad'}" for row in range(40)]
+    file = tmp_path / "t.csv"
+    file.write_text("t,y\n" + "".join(f"{text},{row % 2}\n" for row, text in enumerate(words)))
+    splits = load(f"csv:{file}", target="y", text="t", max_tokens=5)
+    assert splits.preprocess.spec.kind == "text"
+    assert splits.texts is not None
+    assert set(splits.texts) < set(words)
+    assert torch.equal(splits.preprocess(list(splits.texts)), splits.preprocess.normalise(splits.train.inputs))
+    assert [int("good" in text) for text in splits.texts] == splits.train.targets.tolist()
+    assert sum(len(part) for part in _parts(splits)) == 40
+    with pytest.raises(DataError, match=r"data.mix: mixup cannot blend words"):
+        load(f"csv:{file}", target="y", text="t", max_tokens=5, mix="mixup")
+
+
+def test_what_decides_the_tensors_loads_them_again(tmp_path: Path) -> None:
+    file = save_table(tmp_path)
+    fields: dict[str, Any] = {"target": "y"}
+    first = load(f"csv:{file}", **fields)
+    assert load(f"csv:{file}", **fields, mix="mixup", mix_alpha=0.3) is first
+    for change in (
+        {"task": "regression"},
+        {"target": "row", "task": "regression"},
+        {"drop": ("city",)},
+        {"categorical": ("row",)},
+        {"resident": "host"},
+    ):
+        first = load(f"csv:{file}", **fields)
+        assert load(f"csv:{file}", **(fields | change)) is not first
+    before = load(f"csv:{file}", **fields)
+    os.utime(file, ns=(1, 1))
+    assert load(f"csv:{file}", **fields) is not before
+
+
+def test_the_digest_sees_the_names_of_columns_and_categories_and_every_text(tmp_path: Path) -> None:
+    def digest(content: str, **fields: Any) -> str:
+        (tmp_path / "d.csv").write_text(content)
+        module._loaded.clear()
+        return load(f"csv:{tmp_path}/d.csv", target="y", **fields).digest
+
+    table = "a,b,y\n" + "1,x,0\n2,z,1\n" * 4
+    contents = [table, table.replace("a,", "c,", 1), table.replace("z", "w"), table.replace("2,", "3,", 1)]
+    assert len({digest(content) for content in contents}) == 4
+    assert digest(table) == digest(table)
+    assert digest(table, text="b") != digest(table.replace("z", "w", 1), text="b")
 
 
 @pytest.mark.parametrize(("own_test", "enough"), [(False, 3), (True, 2)])
