@@ -32,6 +32,7 @@ def test_each_image_gets_one_operation_of_a_strength_of_its_own() -> None:
 
     rotate = list(OPERATIONS).index("rotate")
     drawn = np.array([steps_of[result] for result in changed if operations_of[result] == {rotate}])
+    assert (drawn.min(), drawn.max()) == (-STRENGTH_STEPS, STRENGTH_STEPS)
     counts = np.bincount(drawn + STRENGTH_STEPS, minlength=2 * STRENGTH_STEPS + 1)
     counts = np.delete(counts, STRENGTH_STEPS)  # strength 0 is the identity
     expected = count / 14 / 31 / 2
