@@ -31,8 +31,8 @@ def build_model(model: Model, spec: InputSpec, outputs: int) -> nn.Module:
     if spec.kind not in READS[build]:
         fitting = [name for name, kinds in READS.items() if spec.kind in kinds and name != "imported"]
         raise ModelError(
-            f"model.build: {build} reads {' or '.join(READS[build])}, found {_describe(spec)}; "
-            f"expected one of {', '.join(fitting)}, or a module:function"
+            f"model.build: {build} cannot read {_describe(spec)}; expected one of {', '.join(fitting)}, "
+            "or a module:function"
         )
     module = BUILDERS[build](model, spec, outputs)
     _try_forward(module, model.build, spec, outputs)
@@ -42,8 +42,8 @@ def build_model(model: Model, spec: InputSpec, outputs: int) -> nn.Module:
 
 def _describe(spec: InputSpec) -> str:
     if spec.kind == "image":
-        return f"image of {spec.shape[1]} x {spec.shape[2]} pixels"
-    return f"text of {spec.shape[0]} words" if spec.kind == "text" else f"features, {spec.shape[0]} of them"
+        return f"images of {spec.shape[1]} x {spec.shape[2]}"
+    return f"texts of {spec.shape[0]} words" if spec.kind == "text" else f"{spec.shape[0]} features"
 
 
 def _build_linear(_model: Linear, spec: InputSpec, outputs: int) -> nn.Module:

@@ -21,7 +21,7 @@ from trials.errors import ModelError
 from trials.locate import locate, one_line
 from trials.package import PACKAGE, WEIGHTS
 from trials.recipe import Imported, Model, Pretrained
-from trials.recipe.model import is_weights_path
+from trials.recipe.model import WEIGHTS_SUFFIXES, is_weights_path
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -51,9 +51,9 @@ def weights_preprocess(model: Model) -> Preprocess | None:
     """How a package's weights were given their examples; None for weights of other origin."""
     if model.pretrained is None or not is_weights_path(model.pretrained.weights):
         return None
+    if Path(model.pretrained.weights).suffix in WEIGHTS_SUFFIXES:
+        return None  # a file brings nothing with it, and need not be there any more when its study is looked at
     path = _existing(model.pretrained)
-    if not path.is_dir():
-        return None
     try:
         return Preprocess.from_dict(json.loads((path / PACKAGE).read_bytes())["preprocess"])
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -18,6 +18,7 @@ Init = Literal[
     "orthogonal",
 ]
 Norm = Literal["batch", "layer", "group", "none"]
+WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 class Pretrained(Section):
@@ -49,7 +50,7 @@ def is_weights_path(weights: str) -> bool:
     >>> [is_weights_path(weights) for weights in ("DEFAULT", "models:/digits@best", "best.pth", "./best")]
     [False, False, True, True]
     """
-    return not weights.startswith("models:/") and ("/" in weights or weights.endswith((".safetensors", ".pt", ".pth")))
+    return not weights.startswith("models:/") and ("/" in weights or weights.endswith(WEIGHTS_SUFFIXES))
 
 
 class _Network(Section):
