@@ -18,14 +18,14 @@ from trials.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Mixed:
-    """A blended batch. Its loss is ``lam * loss(targets_a) + (1 - lam) * loss(targets_b)``."""
+    """A blended batch. Its loss is ``lam * loss(targets_a) + (1 - lam) * loss(targets_b)``, for numbers too."""
 
     inputs: Tensor
     """(N, ...) as they came, blended."""
     targets_a: Tensor
-    """(N,) class indices of the examples as they came."""
+    """(N,) class indices, or numbers to predict, of the examples as they came."""
     targets_b: Tensor
-    """(N,) class indices of their partners."""
+    """(N,) those of their partners."""
     lam: float
     """Share of ``targets_a``, 0 to 1; one for the whole batch."""
 
@@ -33,7 +33,7 @@ class Mixed:
 def mixup(inputs: Tensor, targets: Tensor, alpha: float, generator: Generator) -> Mixed:
     """``lam * x + (1 - lam) * x[permutation]`` with lam ~ Beta(alpha, alpha) (arXiv:1710.09412).
 
-    ``inputs`` float (N, C, H, W) or (N, F), ``targets`` (N,) int64. A generator on the CPU spares a device
+    ``inputs`` float (N, C, H, W) or (N, F), ``targets`` (N,) int64 or float. A generator on the CPU spares a device
     synchronisation, since lam must be known on the host.
     """
     lam = float(_host_draws(generator).beta(alpha, alpha))
@@ -44,7 +44,7 @@ def mixup(inputs: Tensor, targets: Tensor, alpha: float, generator: Generator) -
 def cutmix(inputs: Tensor, targets: Tensor, alpha: float, generator: Generator) -> Mixed:
     """Paste one box of each image's partner over it (arXiv:1905.04899).
 
-    ``inputs`` float (N, C, H, W), ``targets`` (N,) int64. The box has sides sqrt(1 - lam) of the image's with
+    ``inputs`` float (N, C, H, W), ``targets`` (N,) int64 or float. The box has sides sqrt(1 - lam) of the image's with
     lam ~ Beta(alpha, alpha), and its centre is anywhere in the image; lam is then re-computed as the share of pixels
     outside the box as clipped at the border. Raises ``DataError`` for inputs that are not images.
     """
@@ -62,7 +62,17 @@ def cutmix(inputs: Tensor, targets: Tensor, alpha: float, generator: Generator) 
     return Mixed(mixed, targets, targets[partner], lam)
 
 
-MIXES: dict[str, Callable[[Tensor, Tensor, float, Generator], Mixed]] = {"mixup": mixup, "cutmix": cutmix}
+def mixup_or_cutmix(inputs: Tensor, targets: Tensor, alpha: float, generator: Generator) -> Mixed:
+    """One of the two for the whole batch, each as likely. Arguments as for :func:`cutmix`."""
+    is_mixup = bool(torch.randint(2, (), generator=generator, device=generator.device))
+    return (mixup if is_mixup else cutmix)(inputs, targets, alpha, generator)
+
+
+MIXES: dict[str, Callable[[Tensor, Tensor, float, Generator], Mixed]] = {
+    "mixup": mixup,
+    "cutmix": cutmix,
+    "mixup_or_cutmix": mixup_or_cutmix,
+}
 
 
 def _host_draws(generator: Generator) -> np.random.Generator:

@@ -3,8 +3,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, one_hot
 
-from trials.data.mix import MIXES, Mixed, cutmix, mixup
+from trials.data import Target
+from trials.data.mix import MIXES, Mixed, cutmix, mixup, mixup_or_cutmix
 from trials.errors import DataError
+from trials.fit.loss import absolute_error, build_loss, correct_count, mean_loss
+from trials.recipe import CrossEntropy, Mse
 
 COUNT, CLASSES = 8, 5
 
@@ -47,16 +50,74 @@ def test_lam_has_the_moments_of_its_beta(alpha: float) -> None:
 
 
 @pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
-def test_the_blended_loss_is_the_loss_of_the_blended_labels(mix: object) -> None:
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_blended_loss_is_the_loss_of_the_blended_labels(mix: object, smoothing: float) -> None:
     inputs, _ = numbered()
     targets = torch.arange(COUNT) % CLASSES
     mixed = mix(inputs, targets, 1.0, seeded(3))  # type: ignore[operator]
     logits = torch.randn(COUNT, CLASSES, generator=seeded(4))
-    blended = mixed.lam * cross_entropy(logits, mixed.targets_a) + (1 - mixed.lam) * cross_entropy(
-        logits, mixed.targets_b
-    )
+    section = CrossEntropy(name="cross_entropy", label_smoothing=smoothing)
+    classes = Target("classification", tuple("abcde"))
+    loss = build_loss(section, classes, torch.device("cpu"))
+    blended = mean_loss(loss, logits, mixed.targets_a, (mixed.targets_b, mixed.lam))
     labels = mixed.lam * one_hot(mixed.targets_a, CLASSES) + (1 - mixed.lam) * one_hot(mixed.targets_b, CLASSES)
-    torch.testing.assert_close(blended, cross_entropy(logits, labels))
+    torch.testing.assert_close(blended, cross_entropy(logits, labels, label_smoothing=smoothing))
+
+
+@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
+def test_blended_numbers_pull_as_their_blend_does(mix: object) -> None:
+    inputs, _ = numbered()
+    targets = torch.randn(COUNT, generator=seeded(5))
+    mixed = mix(inputs, targets, 1.0, seeded(3))  # type: ignore[operator]
+    assert mixed.targets_a.dtype == mixed.targets_b.dtype == torch.float32
+    guesses = torch.randn(COUNT, 1, generator=seeded(4), requires_grad=True)
+    loss = build_loss(Mse(name="mse"), Target("regression"), torch.device("cpu"))
+    blended = mean_loss(loss, guesses, mixed.targets_a, (mixed.targets_b, mixed.lam))
+    goals = mixed.lam * mixed.targets_a + (1 - mixed.lam) * mixed.targets_b
+    # lam (g - a)^2 + (1 - lam) (g - b)^2 = (g - goal)^2 + lam (1 - lam) (a - b)^2
+    apart = mixed.lam * (1 - mixed.lam) * (mixed.targets_a - mixed.targets_b).square().mean()
+    plain = (guesses[:, 0] - goals).square().mean()
+    torch.testing.assert_close(blended, plain + apart)
+    (pull,), (same,) = torch.autograd.grad(blended, guesses), torch.autograd.grad(plain, guesses)
+    torch.testing.assert_close(pull, same)
+    errors = (guesses[:, 0] - mixed.targets_a).abs(), (guesses[:, 0] - mixed.targets_b).abs()
+    by_shares = mixed.lam * errors[0].sum() + (1 - mixed.lam) * errors[1].sum()
+    torch.testing.assert_close(absolute_error(guesses, mixed.targets_a, (mixed.targets_b, mixed.lam)), by_shares)
+
+
+@pytest.mark.parametrize("mix", MIXES.values(), ids=MIXES.keys())
+def test_a_guess_counts_by_the_share_of_the_label_it_hits(mix: object) -> None:
+    inputs, _ = numbered()
+    targets = torch.arange(COUNT) % CLASSES
+    mixed = mix(inputs, targets, 1.0, seeded(3))  # type: ignore[operator]
+    guesses = torch.randint(CLASSES, (COUNT,), generator=seeded(6))
+    expected = sum(
+        mixed.lam * float(guess == a) + (1 - mixed.lam) * float(guess == b)
+        for guess, a, b in zip(guesses.tolist(), mixed.targets_a.tolist(), mixed.targets_b.tolist(), strict=True)
+    )
+    counted = correct_count(one_hot(guesses, CLASSES).float(), mixed.targets_a, (mixed.targets_b, mixed.lam))
+    assert float(counted) == pytest.approx(expected)
+
+
+def test_one_of_the_two_is_drawn_for_each_batch() -> None:
+    inputs, targets = numbered()
+    generator, draws = seeded(0), 400
+    mixups = 0
+    for _ in range(draws):
+        state = generator.get_state()
+        mixed = mixup_or_cutmix(inputs, targets, 1.0, generator)
+        twin = torch.Generator()
+        twin.set_state(state)
+        torch.randint(2, (), generator=twin)
+        after = twin.get_state()
+        candidates = []
+        for mix in (mixup, cutmix):
+            twin.set_state(after)
+            candidates.append(mix(inputs, targets, 1.0, twin).inputs)
+        is_mixup, is_cutmix = (torch.equal(mixed.inputs, candidate) for candidate in candidates)
+        assert is_mixup != is_cutmix
+        mixups += is_mixup
+    assert abs(mixups - draws / 2) < 4 * np.sqrt(draws / 4)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -54,7 +54,7 @@ def _build_flip(section: HorizontalFlip | VerticalFlip, splits: Splits, dim: int
     may_flip = _outside(section, splits)
 
     def apply(images: Tensor, rows: Tensor, generator: Generator) -> Tensor:
-        theirs = None if may_flip is None else may_flip[rows.to(may_flip.device)].to(images.device)
+        theirs = None if may_flip is None else may_flip.to(images.device)[rows.to(images.device)]
         return _flip(images, dim, generator, section.probability, theirs)
 
     return apply
