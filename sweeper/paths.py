@@ -7,28 +7,15 @@ from pathlib import Path
 
 from sweeper import positions
 from sweeper.space import Choice, Space, Tree
+from trials.recipe.model import is_weights_path
 
 FILES = ("npz", "folder", "csv", "parquet")
 """The kinds of source that are followed by a path."""
-
-REGISTERED = "models:/"
-"""How the address of a registered model begins."""
-
-WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def with_absolute_paths(space: Space, folder: Path) -> Space:
     """The space with every path of a file in it absolute, taken from ``folder``."""
     return Space({section: _absolute(tree, (section,), folder) for section, tree in space.sections.items()})
-
-
-def is_weights_file(weights: str) -> bool:
-    """Whether ``model.pretrained.weights`` names a file or folder: neither a registered model nor torchvision's.
-
-    >>> [is_weights_file(name) for name in ("DEFAULT", "best.pt", "runs/best", "models:/digits@best")]
-    [False, True, True, False]
-    """
-    return not weights.startswith(REGISTERED) and (weights.endswith(WEIGHTS_SUFFIXES) or "/" in weights)
 
 
 def _absolute(tree: Tree, path: positions.Path, folder: Path) -> Tree:
@@ -56,7 +43,7 @@ def _absolute_value(value: str, path: positions.Path, folder: Path) -> str:
             return f"{kind}:{whole(place)}" if kind in FILES else value
         case ("data", "augment", int(), "table"):
             return whole(value)
-        case ("model", "pretrained", "weights") if is_weights_file(value):
+        case ("model", "pretrained", "weights") if is_weights_path(value):
             return whole(value)
         case _:
             return value

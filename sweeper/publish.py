@@ -13,7 +13,8 @@ from typing import Any
 
 from sweeper.catalog import Catalog, StudyRow, WeightsRow
 from sweeper.errors import StoreError, StudyError
-from sweeper.provenance import git_state, versions
+from sweeper.model_card import model_card
+from sweeper.provenance import git_state
 from sweeper.study_folder import StudyFolder
 from trials.recipe import Recipe
 
@@ -99,70 +100,20 @@ def _pack(
 ) -> None:
     import torch
 
-    from trials.data import load_splits
+    from trials.examples import load_examples
     from trials.package import write_package
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner.") as temporary:
         package = Path(temporary) / "package"
-        write_package(package, recipe, weights, load_splits(recipe.data, torch.device("cpu")))
-        (package / "README.md").write_text(model_card(study, record, recipe, git), encoding="utf-8")
+        splits = load_examples(recipe, torch.device("cpu"))
+        write_package(package, recipe, weights, splits)
+        (package / "README.md").write_text(model_card(study, record, recipe, git, splits), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)  # left by an orchestrator that died before it told the catalog
         package.replace(folder)
 
 
-def model_card(study: StudyRow, record: Mapping[str, Any], recipe: Recipe, git: Mapping[str, str]) -> str:
-    """The README of a pulled model: what it is worth, where it came from, how to load it."""
-    lines = [
-        f"# {study.name}: the winner",
-        "",
-        f"The `{record['kind']}` weights of trial {record['trial']}, chosen on the selection split among all the "
-        "weights the study kept, then evaluated once on the test split.",
-        "",
-        "| split | metric | value | 95 % interval |",
-        "|---|---|---|---|",
-        *_metric_rows("selection", record["selection"]),
-        *_metric_rows("test", record["test"]),
-        "",
-        "The value on the selection split is optimistic: it was the reason for the choice. The test split was read "
-        "for this model alone.",
-        "",
-        "## Load it",
-        "",
-        "```python",
-        "from sweeper import load_model",
-        "",
-        'model, preprocess = load_model("FOLDER")  # this folder',
-        "logits = model(preprocess(images))  # images as the data source gives them: one array or a batch",
-        "```",
-        "",
-        "## Where it comes from",
-        "",
-        f"- data: `{recipe.data.source}`, splits drawn with seed {recipe.data.seed}, selection share "
-        f"{recipe.data.validation:g}",
-        f"- seed of the trial: {recipe.seed}",
-        f"- weights: `weights.safetensors`, sha256 `{record['sha256']}`",
-        "- recipe: `recipe.json`",
-        *[f"- {name}: {value}" for name, value in git.items()],
-        "- versions: " + ", ".join(f"{name} {number}" for name, number in versions().items()),
-        "",
-    ]
-    return "\n".join(lines)
-
-
 def _as_validation(scores: Mapping[str, float]) -> dict[str, float]:
     """Scores on the selection split by the names that reports use."""
     return {name.replace("selection.", "validation.", 1): value for name, value in scores.items()}
-
-
-def _metric_rows(split: str, metrics: Mapping[str, float]) -> list[str]:
-    rows = []
-    for name, value in metrics.items():
-        short = name.split(".", 1)[1]
-        if short.endswith((".low", ".high")) or short == "count":
-            continue
-        low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
-        interval = f"{low:.4f} to {high:.4f}" if low is not None and high is not None else ""
-        rows.append(f"| {split} | {short} | {value:.4f} | {interval} |")
-    return rows

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sweeper.catalog import ENDED, Catalog, StudyRow, TrialRow
 from sweeper.lease import is_held
-from sweeper.rank.leaderboard import gain_of_averaging, rank
+from sweeper.rank.leaderboard import Gain, figure, gain_of_averaging, rank
 from sweeper.settings import Settings, without_password
 from sweeper.study_folder import StudyFolder
 from sweeper.view import STYLES, describe
@@ -89,7 +89,7 @@ def print_studies(catalog: Catalog, console: Console) -> None:
         table.add_column(column)
     for study in studies:
         done = sum(study["trials"].get(state, 0) for state in ENDED)
-        best = "" if study["best"] is None else f"{study['best']:.4f}"
+        best = "" if study["best"] is None else figure(study["best"])
         table.add_row(
             study["study"],
             study["state"],
@@ -112,7 +112,7 @@ def print_study(catalog: Catalog, name: str, settings: Settings, console: Consol
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     table.add_column("params, or why it failed", overflow="fold")
     for trial in study["trials"]:
-        value = "" if trial["value"] is None else f"{trial['value']:.4f}"
+        value = "" if trial["value"] is None else figure(trial["value"])
         table.add_row(
             f"{trial['number']:04d}",
             trial["state"],
@@ -137,7 +137,7 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     for column, justify in (("", "right"), ("weights", "left"), ("trial", "right"), ("value", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for place, row in enumerate(ranked[:LEADERBOARD_ROWS], start=1):
-        table.add_row(str(place), row.kind, f"{row.trial:04d}", f"{row.value:.4f}")
+        table.add_row(str(place), row.kind, f"{row.trial:04d}", figure(row.value))
     console.print(table)
     lines = []
     if len(ranked) > LEADERBOARD_ROWS:
@@ -146,16 +146,15 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     # Before the end nothing is decided, and a gain would be read as a result.
     gain = gain_of_averaging(ranked, study.metric) if study.winner is not None else None
     if gain is not None:
-        best = f"best average {gain.best_average.value:.4f}, best single {gain.best_single.value:.4f}"
-        verdict = f"gained {gain.amount:.4f}" if gain.amount > 0 else f"gained nothing ({gain.amount:+.4f})"
-        lines.append(f"averaging {verdict} in {study.metric}: {best}")
+        lines.append(_gain_line(gain, study.metric))
     winner = study.winner
     if winner is not None:
         metric = winner["metric"].removeprefix("validation.")
         test = winner["test"]
-        value = f"test {metric} {test[f'test.{metric}']:.4f}"
+        value = f"test {metric} {figure(test[f'test.{metric}'])}"
         if f"test.{metric}.low" in test:
-            value += f" (95 % interval {test[f'test.{metric}.low']:.4f} to {test[f'test.{metric}.high']:.4f})"
+            low, high = figure(test[f"test.{metric}.low"]), figure(test[f"test.{metric}.high"])
+            value += f" (95 % interval {low} to {high})"
         lines.append(f"winner: {winner['kind']} of trial {winner['trial']:04d}, {value}, looked at once")
         lines.append("pull it:   " + command(settings, "pull", name, "-o", f"{name}-best"))
     if settings.tracking_is_local:
@@ -163,6 +162,14 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     else:
         lines.append(f"browse it: {without_password(settings.tracking_uri)}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _gain_line(gain: Gain, metric: str) -> str:
+    amount = figure(gain.amount)
+    verdict = f"gained {amount}" if gain.amount > 0 else f"gained nothing ({'' if gain.amount < 0 else '+'}{amount})"
+    lower = " (lower is better)" if METRICS[metric] == "minimize" else ""
+    best = f"best average {figure(gain.best_average.value)}, best single {figure(gain.best_single.value)}"
+    return f"averaging {verdict} in {metric}{lower}: {best}"
 
 
 def command(settings: Settings, *words: str) -> str:

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeper.rank.leaderboard import figure
 from trials.result import EpochReport, is_better
 
 LINE_SECONDS = 10.0
@@ -78,7 +79,7 @@ class Scoreboard:
         parts = [f"{self.done}/{self.trials} trials", f"{len(self.running)} running"]
         parts += [f"{self.counts[state]} {state}" for state in STYLES if self.counts.get(state)]
         if self.best is not None:
-            parts.append(f"best {self.metric} {self.best[1]:.4f} (trial {self.best[0]:04d})")
+            parts.append(f"best {self.metric} {figure(self.best[1])} (trial {self.best[0]:04d})")
         return ", ".join(parts)
 
 
@@ -180,7 +181,7 @@ class LiveView:
                     f"{number:04d}",
                     f"{trial.epoch}/{trial.epochs}",
                     ProgressBar(total=trial.epochs, completed=trial.epoch, width=12),
-                    "" if trial.value is None else f"{trial.value:.4f}",
+                    "" if trial.value is None else figure(trial.value),
                     "" if left is None else clock(left),
                     describe(trial.params),
                 )
@@ -201,20 +202,25 @@ def end_line(number: int, state: str, metric: str, value: float | None, epoch: i
     if epoch:
         line += f" after {epoch} epoch{'s' if epoch != 1 else ''}"
     if value is not None:
-        line += f": {metric} {value:.4f}"
+        line += f": {metric} {figure(value)}"
     return line + (f": {reason}" if reason else "")
 
 
 def describe(params: Mapping[str, Any]) -> str:
     """Sampled values, short: the last word of each path.
 
-    >>> describe({"train.optimizer": "sgd", "train.optimizer.lr": 0.031415926})
-    'optimizer=sgd lr=0.0314'
+    >>> describe({"train.optimizer": "sgd", "train.optimizer.lr": 0.031415926, "data.augment.1": "rotation"})
+    'optimizer=sgd lr=0.0314 augment.1=rotation'
     """
     return " ".join(
-        f"{path.rsplit('.', 1)[-1]}={value:.3g}" if isinstance(value, float) else f"{path.rsplit('.', 1)[-1]}={value}"
+        f"{_short(path)}={value:.3g}" if isinstance(value, float) else f"{_short(path)}={value}"
         for path, value in params.items()
     )
+
+
+def _short(path: str) -> str:
+    *before, last = path.split(".")
+    return f"{before[-1]}.{last}" if last.isdigit() and before else last
 
 
 def clock(seconds: float) -> str:

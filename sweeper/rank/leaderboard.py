@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sweeper.catalog import WeightsRow
 from trials.result import METRICS
 
-AVERAGED = ("ema", "best_n")
+AVERAGED = ("ema", "swa", "best_n")
 """Kinds of weights that are an average of several."""
 
 
@@ -42,3 +43,16 @@ def gain_of_averaging(ranked: list[WeightsRow], metric: str) -> Gain | None:
         return None
     sign = 1.0 if METRICS[metric] == "maximize" else -1.0
     return Gain(single, average, sign * (average.value - single.value))
+
+
+def figure(value: float) -> str:
+    """A value of a metric with the digits that matter: four decimals, fewer for large values, more for tiny ones.
+
+    >>> figure(0.98765), figure(-0.5), figure(12.3456), figure(50000.0), figure(0.00001234), figure(-0.0)
+    ('0.9877', '-0.5000', '12.346', '50000', '1.23e-05', '0.0000')
+    """
+    size = abs(value)
+    if 0.0 < size < 0.001:
+        return f"{value:.3g}"
+    decimals = 4 if size < 10.0 or not math.isfinite(size) else max(0, 4 - int(math.log10(size)))
+    return f"{value + 0.0:.{decimals}f}"  # no minus before a zero

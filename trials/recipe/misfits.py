@@ -26,6 +26,7 @@ from trials.recipe import (
     TextTransformer,
     VerticalFlip,
 )
+from trials.recipe.model import is_weights_path
 from trials.recipe.schedule import SimpleSchedule
 from trials.result import TASK_METRICS
 
@@ -34,8 +35,6 @@ TASK_LOSSES = {"classification": ("cross_entropy", "focal", "bce"), "regression"
 
 IMAGE_MODELS = ("small_convnet", "small_resnet")
 TEXT_MODELS = ("text_gru", "text_transformer")
-
-WEIGHTS_FILES = (".safetensors", ".pt", ".pth")
 
 
 class Misfit(NamedTuple):
@@ -186,7 +185,7 @@ def _pretrained(recipe: Recipe) -> Iterator[Misfit]:
     if start is None:
         return
     path = ("model", "pretrained")
-    is_name = "/" not in start.weights and not start.weights.endswith(WEIGHTS_FILES)
+    is_name = not is_weights_path(start.weights) and not start.weights.startswith("models:/")
     if is_name and not (isinstance(model, Imported) and model.build.startswith("torchvision.")):
         expected = "expected a file, a folder such as ./best, or models:/NAME@ALIAS"
         message = f"found {start.weights!r}, {expected}: torchvision has no weights for {model.build}"

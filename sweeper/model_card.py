@@ -1,0 +1,108 @@
+"""The README of a pulled model: what it is worth, how to load it, where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sweeper.catalog import StudyRow
+from sweeper.provenance import versions
+from sweeper.rank.leaderboard import figure
+from trials.recipe import Recipe
+
+if TYPE_CHECKING:
+    from trials.data import Splits
+
+GIVEN = {
+    "image": ("images", "images as the data source gives them: one array or a batch"),
+    "features": ("rows", "numbers as the data source gives them: one row or a batch"),
+    "table": ("rows", "a pandas DataFrame, or rows as dicts, with the columns below"),
+    "text": ("texts", "one text or a list of texts"),
+}
+"""What a model is given, by kind of examples: a word for it, and what it may be."""
+
+ANSWERS = {
+    "classification": "probabilities = model(preprocess({word})).softmax(dim=1)",
+    "regression": "values = model(preprocess({word})).squeeze(1)",
+}
+"""How a model is asked, by task."""
+
+MOST_NAMES = 20
+"""Classes and columns are named up to this many; package.json has them all."""
+
+
+def model_card(
+    study: StudyRow, record: Mapping[str, Any], recipe: Recipe, git: Mapping[str, str], splits: Splits
+) -> str:
+    """The README of the winner that ``record`` describes, trained by ``recipe`` on ``splits``."""
+    word, given = GIVEN[splits.preprocess.kind]
+    lines = [
+        f"# {study.name}: the winner",
+        "",
+        f"The `{record['kind']}` weights of trial {record['trial']}, chosen on the selection split among all the "
+        "weights the study kept, then evaluated once on the test split.",
+        "",
+        "| split | metric | value | 95 % interval |",
+        "|---|---|---|---|",
+        *_metric_rows("selection", record["selection"]),
+        *_metric_rows("test", record["test"]),
+        "",
+        "The value on the selection split is optimistic: it was the reason for the choice. The test split was read "
+        "for this model alone.",
+        "",
+        "## Load it",
+        "",
+        "```python",
+        "from sweeper import load_model",
+        "",
+        'model, preprocess = load_model("FOLDER")  # this folder',
+        f"{ANSWERS[recipe.data.task].format(word=word)}  # {given}",
+        "```",
+        "",
+        *_meaning(recipe, splits),
+        "",
+        "## Where it comes from",
+        "",
+        f"- data: `{recipe.data.source}`, splits drawn with seed {recipe.data.seed}, selection share "
+        f"{recipe.data.validation:g}",
+        f"- seed of the trial: {recipe.seed}",
+        f"- weights: `weights.safetensors`, sha256 `{record['sha256']}`",
+        "- recipe: `recipe.json`",
+        *[f"- {name}: {value}" for name, value in git.items()],
+        "- versions: " + ", ".join(f"{name} {number}" for name, number in versions().items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _meaning(recipe: Recipe, splits: Splits) -> list[str]:
+    """What the model's answers and inputs mean."""
+    target = splits.target
+    column = f" of the column `{recipe.data.target}`" if recipe.data.target is not None else ""
+    if target.task == "classification":
+        lines = [f"- probabilities: one a class{column}, in this order: {_named(target.classes)}"]
+    else:
+        seen = f"{figure(target.mean)} with a standard deviation of {figure(target.std)}"
+        lines = [f"- values: in units{column or ' of the target'}, whose mean in training was {seen}"]
+    if recipe.data.text is not None:
+        lines.append(f"- texts: the column `{recipe.data.text}` of the source")
+    elif (columns := splits.preprocess.columns()) is not None:
+        lines.append(f"- columns: {_named([f'{name} ({kind})' for name, kind in columns])}")
+    return lines
+
+
+def _named(names: tuple[str, ...] | list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more, in package.json" if len(names) > MOST_NAMES else ""
+    return ", ".join(f"`{name}`" for name in names[:MOST_NAMES]) + more
+
+
+def _metric_rows(split: str, metrics: Mapping[str, float]) -> list[str]:
+    rows = []
+    for name, value in metrics.items():
+        short = name.split(".", 1)[1]
+        if short.endswith((".low", ".high")) or short == "count":
+            continue
+        low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
+        interval = f"{figure(low)} to {figure(high)}" if low is not None and high is not None else ""
+        rows.append(f"| {split} | {short} | {figure(value)} | {interval} |")
+    return rows
