@@ -60,7 +60,7 @@ def refresh_batch_norm(
     layers are not touched. One pass over the inputs if they fit one batch, else about half a pass a layer.
     """
     batches = torch.split(inputs, batch_size)
-    with _eval_mode(model):
+    with eval_mode(model):
         layers = _layers_in_order(model, prepare(inputs[:2]))
         if len(batches) == 1:
             counts = _measure_all(model, layers, prepare(batches[0]))
@@ -73,7 +73,8 @@ def refresh_batch_norm(
 
 
 @contextlib.contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode for all modules of ``model``; each is put back into its own mode at the end."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
