@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from trials.average.ema import WeightEma
 from trials.average.swa import WeightSwa, snapshots_until
 from trials.data.target import Target
 from trials.errors import TrialError
+from trials.fit.distributed import ALONE, Averaged, Ranks
 from trials.fit.loss import build_loss
 from trials.fit.optimizer import build_optimizer, clip_gradients
 from trials.fit.pace import extended_factor_at, factor_at
@@ -35,6 +37,7 @@ class Fitting:
         steps_per_epoch: int,
         device: torch.device,
         head: str = "",
+        ranks: Ranks = ALONE,
     ) -> None:
         train, pretrained = recipe.train, recipe.model.pretrained
         self.model = model
@@ -42,7 +45,9 @@ class Fitting:
         self.steps_per_epoch = steps_per_epoch
         self.device = device
         self.head = head
-        self.forward: Callable[[Tensor], Tensor] = _compiled(model) if train.compile else model
+        self.ranks = ranks
+        self._call: Callable[[Tensor], Tensor] = _compiled(model) if train.compile else model
+        self._averaged: Averaged | None = None
         self.parameters: list[Tensor] = list(model.parameters())
         self.loss = build_loss(train.loss, target, device)
         # A fused optimizer under a scaler skips inside the kernel, where the host cannot see that it did.
@@ -80,9 +85,24 @@ class Fitting:
             freeze(self.model, self.recipe.model.pretrained, self.head, epoch)
         begun = sum(extension.after_epochs < epoch for extension in self.recipe.extensions)
         self.extension_steps += [self.steps] * (begun - len(self.extension_steps))
+        if self.ranks.size > 1:
+            self._averaged = Averaged(self.model, self._call, self.device)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The model's outputs for the training of a batch."""
+        return (self._averaged or self._call)(inputs)
+
+    def batch(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        """What surrounds a batch's forward and backward pass; with the ``is_last`` before an update the ranks meet."""
+        return contextlib.nullcontext() if self._averaged is None else self._averaged.batch(is_last)
 
     def end_epoch(self, epoch: int) -> None:
-        """Take a snapshot for SWA if one is due after ``epoch``."""
+        """Take a snapshot for SWA if one is due after ``epoch``; give all ranks the same buffers."""
+        self._averaged = None
+        self._take_snapshot(epoch)
+        self.ranks.share_buffers([self.model, *self.averages().values()])
+
+    def _take_snapshot(self, epoch: int) -> None:
         section, epochs = self.recipe.train.swa, self.recipe.train.epochs
         if self.swa is None or section is None:
             return
@@ -138,8 +158,13 @@ class Fitting:
 
 
 def _compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """``torch.compile`` of the model, whose first call is where a missing compiler shows."""
-    compiled: Callable[[Tensor], Tensor] = torch.compile(model)
+    """``torch.compile`` of the model, whose first call is where a missing compiler shows.
+
+    One program for each shape of batch: with sizes left open, which program runs would depend on what ran before, and a
+    continued trial would not be bit for bit the same. For that reason too nothing is kept of the trial before.
+    """
+    torch.compiler.reset()
+    compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
 
     def forward(inputs: Tensor) -> Tensor:
         try:
