@@ -5,6 +5,7 @@
     ├── ModelError     the model cannot be built, or does not fit the data
     ├── Diverged       the loss became NaN or infinite
     ├── OutOfMemory    the device or the host ran out of memory
+    ├── ProcessLost    a process of a data parallel trial died
     └── Pruned         the outside said stop (an outcome, not a fault)
 
 Each message is one line: what, where, what was expected, what to do.
@@ -31,6 +32,10 @@ class Diverged(TrialError):
 
 class OutOfMemory(TrialError):
     """The device or the host ran out of memory."""
+
+
+class ProcessLost(TrialError):
+    """A process of a data parallel trial died; nothing is wrong with the trial itself."""
 
 
 class Pruned(TrialError):

@@ -15,6 +15,7 @@ from trials.checkpoint import Checkpoint, TrialFolder
 from trials.data import InputSpec, Splits
 from trials.errors import DataError, Diverged, OutOfMemory, Pruned, TrialError
 from trials.examples import load_examples
+from trials.fit.distributed import Ranks, with_shared_statistics
 from trials.fit.evaluate import evaluate
 from trials.fit.fitting import Fitting
 from trials.fit.precision import arithmetic
@@ -23,6 +24,7 @@ from trials.history import History
 from trials.keep import keep_weights, validation_metrics
 from trials.model.build import build_model
 from trials.model.pretrained import load_pretrained
+from trials.parallel import all_ranks
 from trials.recipe import Recipe
 from trials.recipe.misfits import misfits
 from trials.result import EpochReport, TrialResult, is_better
@@ -63,30 +65,28 @@ def run_trial(
         where.remove_leftovers()
         place = pick_device(device)
         with kept_random_state(place), arithmetic(recipe.train.precision, place), _named_out_of_memory(place):
-            result = _train(recipe, where, report, place)
+            splits = load_examples(recipe, place)
+            with all_ranks(recipe, where.root, len(splits.train), place) as ranks, _named_out_of_memory(place):
+                result = _train(recipe, where, report, splits, place, ranks)
         where.finish(result)
     return result
 
 
+def train_along(recipe: Recipe, folder: Path, splits: Splits, device: torch.device, ranks: Ranks) -> None:
+    """Train as one of the ranks beside rank 0, which alone reads and writes the folder, and reports."""
+    with arithmetic(recipe.train.precision, device), _named_out_of_memory(device):
+        _train_epochs(recipe, TrialFolder(folder), lambda _: True, splits, device, ranks)
+
+
 def _train(
-    recipe: Recipe, where: TrialFolder, report: Callable[[EpochReport], bool], place: torch.device
+    recipe: Recipe,
+    where: TrialFolder,
+    report: Callable[[EpochReport], bool],
+    splits: Splits,
+    place: torch.device,
+    ranks: Ranks,
 ) -> TrialResult:
-    splits = load_examples(recipe, place)
-    vary = Variation(splits, recipe, place)
-    fitting, notes = _begin(recipe, splits, place)
-    history = _resume(where, recipe, fitting, splits.digest)
-    if recipe.train.lr_finder is not None and not history.epochs:
-        _find_lr(where, fitting, vary)
-    if history.epochs:
-        # A kill may have come between the newest checkpoint and its report.
-        _tell(report, history)
-    while not history.over:
-        started = time.perf_counter()
-        _train_and_evaluate(recipe, fitting, splits, vary, history)
-        history.epoch_seconds.append(time.perf_counter() - started)
-        _save(where, fitting, history, splits.digest)
-        history.epoch_seconds[-1] = time.perf_counter() - started
-        _tell(report, history)
+    fitting, history, notes = _train_epochs(recipe, where, report, splits, place, ranks)
     started = time.perf_counter()
     weights, decisions = keep_weights(where, recipe, fitting, splits, history)
     if recipe.train.pictures:
@@ -111,6 +111,39 @@ def check_recipe(recipe: Recipe) -> None:
         raise TrialError(found)
 
 
+def _train_epochs(
+    recipe: Recipe,
+    where: TrialFolder,
+    report: Callable[[EpochReport], bool],
+    splits: Splits,
+    place: torch.device,
+    ranks: Ranks,
+) -> tuple[Fitting, History, tuple[str, ...]]:
+    """All epochs that are still to train: what was fitted, how it went, and notes."""
+    if ranks.agree(lambda: splits.digest) != splits.digest:
+        raise DataError(
+            f"{recipe.data.source}: found other data in each process of train.data_parallel, expected the same; "
+            "seed what is random in it"
+        )
+    vary = Variation(splits, recipe, place, ranks)
+    fitting, notes = _begin(recipe, splits, place, ranks)
+    history = _resume(where, recipe, fitting, splits.digest)
+    if recipe.train.lr_finder is not None and not history.epochs:
+        _find_lr(where, fitting, vary)
+    if history.epochs:
+        # A kill may have come between the newest checkpoint and its report.
+        _tell(report, history, ranks)
+    while not history.over:
+        started = time.perf_counter()
+        _train_and_evaluate(recipe, fitting, splits, vary, history)
+        history.epoch_seconds.append(time.perf_counter() - started)
+        if ranks.leads:
+            _save(where, fitting, history, splits.digest)
+        history.epoch_seconds[-1] = time.perf_counter() - started
+        _tell(report, history, ranks)
+    return fitting, history, notes
+
+
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The device asked for, or the current GPU if there is one, or the CPU; a GPU always with its number."""
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -125,7 +158,7 @@ def on_model_device(model: nn.Module, device: torch.device, recipe: Recipe, spec
     return model.to(memory_format=torch.channels_last) if is_for_images else model
 
 
-def _begin(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[Fitting, tuple[str, ...]]:
+def _begin(recipe: Recipe, splits: Splits, device: torch.device, ranks: Ranks) -> tuple[Fitting, tuple[str, ...]]:
     """The model before training, and notes about it.
 
     Drawn from the recipe's seed on the host, so that it is the same for every device.
@@ -136,16 +169,16 @@ def _begin(recipe: Recipe, splits: Splits, device: torch.device) -> tuple[Fittin
     if recipe.model.pretrained is not None:
         start = load_pretrained(model, recipe.model, spec, outputs)
         head, notes = start.head, () if start.note is None else (start.note,)
-    model = on_model_device(model, device, recipe, spec)
+    model = with_shared_statistics(on_model_device(model, device, recipe, spec), device, ranks)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     steps = steps_per_epoch(len(splits.train), recipe.train)
-    return Fitting(model, recipe, splits.target, steps, device, head), notes
+    return Fitting(model, recipe, splits.target, steps, device, head, ranks), notes
 
 
 def _resume(where: TrialFolder, recipe: Recipe, fitting: Fitting, data_digest: str) -> History:
     """Load the newest checkpoint into ``fitting``, if there is one; the history up to it."""
-    checkpoint = where.newest_checkpoint()
+    checkpoint = fitting.ranks.agree(where.newest_checkpoint)
     if checkpoint is None:
         return History(recipe)
     state = checkpoint.state
@@ -160,13 +193,13 @@ def _resume(where: TrialFolder, recipe: Recipe, fitting: Fitting, data_digest: s
 def _train_and_evaluate(recipe: Recipe, fitting: Fitting, splits: Splits, vary: Variation, history: History) -> None:
     """Train one more epoch and add what it came to to the history."""
     epoch, device = history.epochs + 1, fitting.device
-    seed_global_state(device, recipe.seed, "epoch", epoch)
+    seed_global_state(device, recipe.seed, "epoch", epoch, *fitting.ranks.place)
     trained = train_epoch(fitting, splits, vary, epoch, recipe)
     metrics = trained.metrics()
     models = {"raw": fitting.model} if fitting.ema is None else {"raw": fitting.model, "ema": fitting.ema.model}
     leading: dict[str, float] = {}
     for kind, model in models.items():
-        evaluation = evaluate(model, splits.selection, splits, recipe, device)
+        evaluation = evaluate(model, splits.selection, splits, recipe, device, fitting.ranks)
         if not math.isfinite(evaluation.loss):
             raise Diverged(
                 f"the validation loss ({kind}) became {evaluation.loss} after epoch {epoch}; "
@@ -192,16 +225,15 @@ def _save(where: TrialFolder, fitting: Fitting, history: History, data_digest: s
     where.save(checkpoint, history.saved_epochs, history.saved_ema_epochs)
 
 
-def _tell(report: Callable[[EpochReport], bool], history: History) -> None:
-    """Report the newest epoch; stop the trial if the answer is no."""
-    if not report(
-        EpochReport(
-            epoch=history.epochs,
-            epochs=history.recipe.epochs,
-            metrics=history.metrics[-1],
-            seconds=history.epoch_seconds[-1],
-        )
-    ):
+def _tell(report: Callable[[EpochReport], bool], history: History, ranks: Ranks) -> None:
+    """Report the newest epoch; stop the trial, on all ranks, if the answer is no."""
+    told = EpochReport(
+        epoch=history.epochs,
+        epochs=history.recipe.epochs,
+        metrics=history.metrics[-1],
+        seconds=history.epoch_seconds[-1],
+    )
+    if not ranks.agree(lambda: bool(report(told))):
         raise Pruned(history.epochs)
 
 

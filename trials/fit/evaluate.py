@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trials.data import Preprocess, Split, Splits, Target
+from trials.fit.distributed import ALONE, Ranks
 from trials.fit.loss import class_scores
 from trials.fit.precision import autocast
 from trials.recipe import Recipe
@@ -53,14 +54,25 @@ def model_inputs(raw: Tensor, preprocess: Preprocess, device: torch.device, chan
     return inputs.contiguous(memory_format=torch.channels_last) if channels_last and inputs.ndim == 4 else inputs
 
 
-def evaluate(model: nn.Module, split: Split, splits: Splits, recipe: Recipe, device: torch.device) -> Evaluation:
+def evaluate(
+    model: nn.Module, split: Split, splits: Splits, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE
+) -> Evaluation:
     """What ``model`` is worth in eval mode over all of ``split``, one of ``splits``; the model's mode is put back.
 
     Every number is taken over all examples at once: a mean of batch means would give the examples of a short last
-    batch too much weight.
+    batch too much weight. Each of ``ranks`` runs its share of the batches, and all are told the same.
     """
-    outputs = predict(model, split.inputs, splits.preprocess, recipe, device)
-    return JUDGES[splits.target.task](outputs, on_device(split.targets, device), splits.target, recipe)
+    if ranks.size == 1:
+        outputs = predict(model, split.inputs, splits.preprocess, recipe, device)
+    else:
+        spans = ranks.spans(len(split), evaluation_batch_size(recipe))
+        start, stop = spans[ranks.rank]
+        outputs = torch.empty(len(split), splits.target.outputs, device=device)
+        if stop > start:
+            outputs[start:stop] = predict(model, split.inputs[start:stop], splits.preprocess, recipe, device)
+        ranks.exchange(outputs, spans)
+    judge = JUDGES[splits.target.task]
+    return ranks.agree(lambda: judge(outputs, on_device(split.targets, device), splits.target, recipe))
 
 
 def predict(model: nn.Module, inputs: Tensor, preprocess: Preprocess, recipe: Recipe, device: torch.device) -> Tensor:

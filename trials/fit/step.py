@@ -18,6 +18,7 @@ from trials.data import Splits
 from trials.data.augment import Augmentation
 from trials.data.mix import MIXES
 from trials.errors import Diverged, TrialError
+from trials.fit.distributed import ALONE, Ranks
 from trials.fit.evaluate import model_inputs, on_device
 from trials.fit.fitting import Fitting
 from trials.fit.loss import absolute_error, correct_count, mean_loss
@@ -48,7 +49,12 @@ def batch_sizes(count: int, batch_size: int) -> list[int]:
 
 def steps_per_epoch(count: int, section: Train) -> int:
     """Updates in one pass over ``count`` examples."""
-    return math.ceil(len(batch_sizes(count, section.batch_size)) / section.accumulate)
+    return math.ceil(len(batch_sizes(count, whole_batch_size(section))) / section.accumulate)
+
+
+def whole_batch_size(section: Train) -> int:
+    """Examples in a batch, over all ranks."""
+    return section.batch_size * section.data_parallel
 
 
 @dataclass(frozen=True)
@@ -88,16 +94,18 @@ def train_epoch(fitting: Fitting, splits: Splits, vary: Variation, epoch: int, r
     vary.begin_epoch(epoch)
     fitting.begin_epoch(epoch)
     order = torch.randperm(count, generator=generator(home, recipe.seed, "order", epoch), device=home)
-    batches = torch.split(order, batch_sizes(count, section.batch_size))
+    batches = torch.split(order, batch_sizes(count, whole_batch_size(section)))
     score = SCORES[splits.target.task]
-    tally = _Tally(epoch, steps_between_reads=_STEPS_BETWEEN_READS if device.type == "cuda" else 1)
+    reads_wait = device.type == "cuda" or fitting.ranks.size > 1
+    tally = _Tally(epoch, fitting.ranks, steps_between_reads=_STEPS_BETWEEN_READS if reads_wait else 1)
     lr = fitting.lr
     for start in range(0, len(batches), section.accumulate):
         group = batches[start : start + section.accumulate]
         examples = sum(map(len, group))
         for rows in group:
-            batch = gather_gradient(fitting, vary, rows, share=len(rows) / examples)
-            tally.add_batch(len(rows), batch.loss, score.function(batch.outputs, batch.targets, batch.blend))
+            batch = gather_gradient(fitting, vary, rows, share=len(rows) / examples, is_last=rows is group[-1])
+            counted = score.function(batch.outputs, batch.targets, batch.blend)
+            tally.add_batch(len(rows), batch.loss, counted if batch.copies == 1 else counted / batch.copies)
         lr = fitting.lr
         tally.add_step(*fitting.update(), lr=lr)
     fitting.end_epoch(epoch)
@@ -106,27 +114,42 @@ def train_epoch(fitting: Fitting, splits: Splits, vary: Variation, epoch: int, r
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A batch that has been through the model."""
+    """A batch that has been through the model, or this rank's part of it."""
 
     loss: Tensor
-    """Mean over its examples, a scalar."""
+    """Mean over its examples, a scalar; with several ranks this one's part, which sums to it over all."""
     outputs: Tensor
     """(N, K), float32."""
     targets: Tensor
     """(N,)."""
     blend: tuple[Tensor, float] | None
     """Other targets (N,) and the share of ``targets``, where examples were mixed."""
+    copies: int = 1
+    """How many ranks have these same examples."""
 
 
-def gather_gradient(fitting: Fitting, vary: Variation, rows: Tensor, share: float) -> Batch:
-    """Add ``share`` of the gradient of the examples in ``rows`` (N,) to what the next update applies."""
-    inputs, targets, blend = vary(rows)
-    with autocast(fitting.recipe.train.precision, fitting.device), _named_small_batch(len(rows)):
-        outputs = fitting.forward(inputs)
-    outputs = outputs.float()
-    loss = mean_loss(fitting.loss, outputs, targets, blend)
-    fitting.scaler.scale(loss if share == 1 else loss * share).backward()  # type: ignore[no-untyped-call]
-    return Batch(loss.detach(), outputs.detach(), targets, blend)
+def gather_gradient(fitting: Fitting, vary: Variation, rows: Tensor, share: float, is_last: bool = True) -> Batch:
+    """Add ``share`` of the gradient of the examples in ``rows`` (N,) to what the next update applies.
+
+    Each rank takes its part of ``rows``, which are the same on all. ``is_last`` is true for the last batch before an
+    update: only then do the ranks share what they gathered.
+    """
+    ranks = fitting.ranks
+    part = ranks.part(rows)
+    inputs, targets, blend = vary(part.rows)
+    with fitting.batch(is_last):
+        with autocast(fitting.recipe.train.precision, fitting.device), _named_small_batch(len(part.rows)):
+            outputs = fitting.forward(inputs)
+        outputs = outputs.float()
+        mean = mean_loss(fitting.loss, outputs, targets, blend)
+        loss = _times(mean, part.share(len(rows)))
+        # The gradient becomes the mean over the ranks, each of which has only its part of the loss.
+        fitting.scaler.scale(_times(loss, share * ranks.size)).backward()  # type: ignore[no-untyped-call]
+    return Batch(loss.detach(), outputs.detach(), targets, blend, part.copies)
+
+
+def _times(value: Tensor, factor: float) -> Tensor:
+    return value if factor == 1 else value * factor
 
 
 @dataclass(frozen=True)
@@ -157,19 +180,20 @@ def _named_small_batch(count: int) -> Iterator[None]:
 class Variation:
     """What happens to the examples of a batch before the model sees them: augment, normalise, mix."""
 
-    def __init__(self, splits: Splits, recipe: Recipe, device: torch.device) -> None:
+    def __init__(self, splits: Splits, recipe: Recipe, device: torch.device, ranks: Ranks = ALONE) -> None:
         self.splits = splits
         self.recipe = recipe
         self.device = device
+        self.ranks = ranks
         self._augmentation = Augmentation(recipe.data, splits)
         self.begin_epoch(1)
 
     def begin_epoch(self, epoch: int) -> None:
         """Draw what ``epoch`` draws, whatever was drawn before."""
-        seed = self.recipe.seed
-        self._augment = generator(self.device, seed, "augment", epoch)
+        seed, place = self.recipe.seed, self.ranks.place
+        self._augment = generator(self.device, seed, "augment", epoch, *place)
         # On the host: the blend ratio is needed there, and reading it from a GPU would wait for all queued work.
-        self._mix = generator(torch.device("cpu"), seed, "mix", epoch)
+        self._mix = generator(torch.device("cpu"), seed, "mix", epoch, *place)
 
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, float] | None]:
         """Rows (N,) of the training split -> the model's inputs, targets, and the blend with other targets."""
@@ -186,10 +210,11 @@ class Variation:
 
 
 class _Tally:
-    """Sums over an epoch, from numbers that stay on the device until they are read together."""
+    """Sums over an epoch and all ranks, from numbers that stay on the device until they are read together."""
 
-    def __init__(self, epoch: int, steps_between_reads: int) -> None:
+    def __init__(self, epoch: int, ranks: Ranks, steps_between_reads: int) -> None:
         self._epoch = epoch
+        self._ranks = ranks
         self._steps_between_reads = steps_between_reads
         self._steps = self._applied_steps = self._examples = 0
         self._loss = self._score = self._norm = 0.0
@@ -216,8 +241,10 @@ class _Tally:
         if not self._pending:
             return
         steps, counts, losses, scores = zip(*self._pending, strict=True)
-        values = torch.stack([*losses, *scores, *(norm.float() for norm in self._norms)]).tolist()
         batches = len(counts)
+        stacked = torch.stack([*losses, *scores, *(norm.float() for norm in self._norms)])
+        self._ranks.sum_up(stacked[: 2 * batches])  # all ranks have the same norms
+        values = stacked.tolist()
         for step, count, loss in zip(steps, counts, values[:batches], strict=False):
             if not math.isfinite(loss):
                 raise Diverged(
