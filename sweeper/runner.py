@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from trials.errors import Pruned, TrialError
+from trials.errors import ProcessLost, Pruned, TrialError
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult
 
@@ -80,7 +80,7 @@ class Failed:
     traceback: str = ""
     kept_bytes: int = 0
     lost: bool = False
-    """The worker died, so nothing is known about the trial itself."""
+    """The worker died, or a process that trained with it, so nothing is known about the trial itself."""
     spoiled: bool = False
     """The worker's GPU context is broken: whatever it trained next would fail too."""
 
@@ -151,7 +151,8 @@ class Runner:
         except Pruned:
             return Stopped(job.number)
         except TrialError as error:
-            return Failed(job.number, f"{type(error).__name__}: {error}", traceback.format_exc())
+            reason, lost = f"{type(error).__name__}: {error}", isinstance(error, ProcessLost)
+            return Failed(job.number, reason, traceback.format_exc(), lost=lost)
         except BaseException as error:  # noqa: BLE001  the user's own code may raise anything, SystemExit too
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             return Failed(job.number, reason, traceback.format_exc(), spoiled=gpu_is_broken())

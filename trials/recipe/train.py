@@ -96,8 +96,9 @@ class Train(Section):
     early_stop: EarlyStop | None = None
     """Stop when nothing gets better. [Prechelt, 1998]"""
     data_parallel: Count = 1
-    """Processes that train one trial together, one a GPU. Each takes `batch_size` examples a step, so that the batch is
-    that many times larger. [torch.nn.parallel.DistributedDataParallel]"""
+    """Processes on one machine that train one trial together, one a GPU: each takes `batch_size` examples a step, and
+    blends among these. Batch norm is over all of them on GPUs; on CPUs it is over each process's own, and the first
+    one's statistics are kept. [torch.nn.parallel.DistributedDataParallel; torch.nn.SyncBatchNorm]"""
     compile: bool = False
     """Compile the model. It takes a minute at first and pays on a GPU. [torch.compile]"""
     channels_last: bool = True
