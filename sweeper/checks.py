@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sweeper.paths import FILES
+from sweeper.paths import FILES, MODEL
 from sweeper.positions import Document, Fault, Path, listed, near
 from sweeper.space import Decision
 from sweeper.study_file import Asha, Hyperband, Pruner, StudyFile
@@ -30,6 +30,17 @@ def source_faults(document: Document, decisions: Sequence[Decision]) -> Iterator
         if isinstance(source, str) and not SOURCE.fullmatch(source):
             message = f"found {source!r}, expected {SOURCES}" + near(source, ["digits"])
             yield document.fault(decision.origins["data", "source"], message)
+
+
+def address_faults(document: Document, decisions: Sequence[Decision]) -> Iterator[Fault]:
+    """Registered models named in a way that MLflow does not know; whether they are there is for the start to say."""
+    for decision in decisions:
+        model = decision.sections.get("model")
+        start = model.get("pretrained") if isinstance(model, dict) else None
+        weights = start.get("weights") if isinstance(start, dict) else None
+        if isinstance(weights, str) and weights.startswith("models:/") and not MODEL.fullmatch(weights):
+            message = f"found {weights!r}, expected models:/NAME@ALIAS or models:/NAME/VERSION"
+            yield document.fault(decision.origin(("model", "pretrained", "weights")), message)
 
 
 def split_faults(document: Document, decisions: Sequence[Decision]) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeper.errors import SweeperError, TrackingError
@@ -60,6 +61,55 @@ def is_active_run(client: MlflowClient, run_id: str) -> bool:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return False
         raise
+
+
+def find_version(
+    settings: Settings, client: MlflowClient, name: str, *, alias: str | None = None, version: str | None = None
+) -> str | None:
+    """The version of a registered model with that alias or number; ``None`` if there is none.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with as_tracking_error(settings):
+        try:
+            if alias is not None:
+                found = client.get_model_version_by_alias(name, alias)
+            else:
+                found = client.get_model_version(name, str(version))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            raise
+    return str(found.version)
+
+
+def registered_models(settings: Settings, client: MlflowClient) -> list[str]:
+    """The names of the registered models, each with its aliases behind it: ``digits (@best)``.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
+    with as_tracking_error(settings):
+        models = client.search_registered_models()
+    return [f"{model.name} ({', '.join(f'@{alias}' for alias in model.aliases) or 'no alias'})" for model in models]
+
+
+def download_model(settings: Settings, name: str, version: str, to: Path) -> Path | None:
+    """The data of a registered pyfunc model, downloaded below ``to``; ``None`` if it is of another flavor.
+
+    Raises:
+        TrackingError: MLflow, or the place of its files, cannot be reached.
+    """
+    with as_tracking_error(settings), quiet():
+        from mlflow.artifacts import download_artifacts
+        from mlflow.models import Model
+
+        local = Path(download_artifacts(artifact_uri=f"models:/{name}/{version}", dst_path=str(to)))
+        data = Model.load(str(local)).flavors.get("python_function", {}).get("data")
+    return None if data is None else local / data
 
 
 @contextmanager

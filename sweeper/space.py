@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from sweeper.positions import Path, listed, show
@@ -153,6 +153,10 @@ class Space:
         sections = walk.resolve(self.sections, "", (), (), (), ())
         return Decision(sections, walk.params, walk.origins)
 
+    def map(self, change: Callable[[Path, Any], Any]) -> Space:
+        """The space with ``change(path, value)`` in place of each plain value; the labels of choices stay."""
+        return Space({section: _mapped(tree, (section,), change) for section, tree in self.sections.items()})
+
     def recipe(self, sections: dict[str, Any], seed: int, metric: str) -> Recipe:
         """The recipe of decided sections. Raises pydantic's ValidationError for sections that are not of this space."""
         return Recipe.model_validate({"seed": seed, "metric": metric, **sections})
@@ -196,6 +200,20 @@ class _Walk:
         index = next(i for i, label in enumerate(tree.labels) if _is_same(label, picked))
         branch, label = _branch(name, tree.labels[index]), tree.labels[index]
         return self.resolve(tree.options[index], branch, path, place, (*at, "choice", index), (*when, (name, label)))
+
+
+def _mapped(tree: Tree, path: Path, change: Callable[[Path, Any], Any]) -> Tree:
+    match tree:
+        case dict():
+            return {key: _mapped(item, (*path, key), change) for key, item in tree.items()}
+        case list():
+            return [_mapped(item, (*path, index), change) for index, item in enumerate(tree)]
+        case Choice():
+            return replace(tree, options=tuple(_mapped(option, path, change) for option in tree.options))
+        case Uniform() | Log() | Int():
+            return tree
+        case _:
+            return change(path, tree)
 
 
 def _parameters(tree: Tree, name: str, path: Path, when: tuple[tuple[str, Label], ...]) -> Iterator[Parameter]:

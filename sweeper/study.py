@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sweeper.checks import misfit_faults, pruner_faults, source_faults, split_faults
+from sweeper.checks import address_faults, misfit_faults, pruner_faults, source_faults, split_faults
 from sweeper.errors import StudyError
 from sweeper.paths import with_absolute_paths
 from sweeper.positions import Document, Fault, Position, dotted, show, sorted_lines
@@ -29,8 +29,8 @@ class Study:
     text: str
     """The file as it was read."""
     digest: str
-    """SHA-256 of what the file says: comments, layout, `workers` and `storage` do not count (a study may move to another
-    machine), the order of keys does (it orders sampling)."""
+    """SHA-256 of what the file says: comments, layout, `workers` and `storage` do not count (a study may move to
+    another machine), the order of keys does (it orders sampling)."""
     space: Space
     search: Search
     workers: Workers
@@ -55,7 +55,8 @@ def load_study(path: str | Path, text: str | None = None) -> Study:
     space = ranges.space(SECTIONS)
     decisions = list(variants(space))
     valid, faults = validate(StudyFile, document, decisions)
-    faults += [*source_faults(document, decisions), *split_faults(document, decisions)]
+    for check in (source_faults, address_faults, split_faults):
+        faults += check(document, decisions)
     silenced = {dotted(at) for at in ranges.broken} | {fault.path for fault in document.faults}
     faults = [fault for fault in faults if fault.path not in silenced] + [*document.faults, *ranges.faults]
     told = {fault.position for fault in faults}

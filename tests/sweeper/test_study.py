@@ -489,6 +489,13 @@ TABLE = "study: small\ndata: {source: 'csv:a.csv', target: y, task: regression}\
             ],
         ),
         (
+            "study: small\ndata: {source: digits}\nmodel: {build: mlp, pretrained: {weights: 'models:/digits'}}\n",
+            [
+                "3:43: model.pretrained.weights: found 'models:/digits', expected models:/NAME@ALIAS or "
+                "models:/NAME/VERSION"
+            ],
+        ),
+        (
             "study: small\ndata: {source: digits}\n"
             "model: {build: a:b, pretrained: {weights: x.pt, unfreeze_after_epochs: 3}}\n",
             ["3:72: model.pretrained.unfreeze_after_epochs: found 3, expected freeze beside it: nothing is frozen"],
