@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -210,19 +211,17 @@ def _outside(module: nn.Module, head: str, prefix: str = "") -> Iterator[str]:
 
 
 def _note(section: Pretrained, known: Normalisation | None, spec: InputSpec, fresh_head: str | None) -> str | None:
-    notes = []
+    notes, weights = [], Path(section.weights).name
     if fresh_head is not None:
-        notes.append(f"the head {fresh_head} starts anew, since {section.weights} has other outputs")
+        notes.append(f"the head, {fresh_head}, starts anew: {weights} does not fit it")
     if known is not None:
-        theirs = f"mean {_numbers(known[0])} and std {_numbers(known[1])} of {section.weights}"
+        theirs = f"mean {_numbers(known[0])} and std {_numbers(known[1])} of {weights}"
         if section.normalisation == "weights":
             notes.append(f"inputs are normalised by {theirs}, not by the training split's")
         else:
             notes.append(f"inputs are normalised by the training split's mean and std, not by {theirs}")
     elif spec.kind == "image":
-        notes.append(
-            f"{section.weights} does not tell its normalisation, so the training split's mean and std are used"
-        )
+        notes.append(f"{weights} does not tell its normalisation, so the training split's mean and std are used")
     return "; ".join(notes) or None
 
 

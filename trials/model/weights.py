@@ -6,6 +6,7 @@ They are torchvision's, a file, or a folder that ``sweeper pull`` wrote.
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 KEY = "model.pretrained.weights"
 """Where the weights are named: each message begins with it."""
 
-_OLD_DENSENET = re.compile(r"(?<=\.)(norm|conv)\.([12])(?=\.)")
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
 """``denselayer1.norm.2.weight``: torchvision publishes under this name what its DenseNet calls ``norm2.weight``."""
 
 
@@ -85,10 +86,10 @@ def published_normalisation(model: Model) -> tuple[tuple[float, ...], tuple[floa
 
 def _members(model: Model) -> dict[str, WeightsEnum]:
     """The weights that torchvision publishes for the factory of ``model``, by name, aliases included."""
-    from torchvision.models import get_model_weights
-
     if not isinstance(model, Imported):
         return {}
+    from torchvision.models import get_model_weights
+
     try:
         return dict(get_model_weights(locate(model.build)).__members__)
     except (ImportError, ValueError, TypeError):  # not a builder of torchvision's
@@ -145,13 +146,13 @@ def _read(path: Path) -> Any:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # torch's words go on for pages about how to load the file unsafely.
-        reason = one_line(error, limit=120)
+    except pickle.UnpicklingError as error:  # whose words advise at length how to load the file unsafely
         raise ModelError(
-            f"{KEY}: {path} is damaged, or holds more than tensors ({type(error).__name__}: {reason}); expected what "
-            "torch.save(model.state_dict(), path) writes"
+            f"{KEY}: {path} holds more than tensors, or is damaged; expected what torch.save(model.state_dict(), path) "
+            "writes"
         ) from error
+    except Exception as error:
+        raise ModelError(f"{KEY}: {path} is damaged ({type(error).__name__}: {one_line(error, 120)})") from error
 
 
 def _named_tensors(path: Path, state: Any) -> dict[str, Tensor]:
@@ -167,5 +168,5 @@ def _named_tensors(path: Path, state: Any) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = state  # type: ignore[assignment]
     consume_prefix_in_state_dict_if_present(weights, "module.")
     for name in [name for name in weights if _OLD_DENSENET.search(name)]:
-        weights[_OLD_DENSENET.sub(r"\1\2", name)] = weights.pop(name)
+        weights[_OLD_DENSENET.sub(r"\1\2.", name)] = weights.pop(name)
     return weights
