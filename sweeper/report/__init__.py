@@ -1,0 +1,1 @@
+"""What a finished study has shown, as tables and pictures."""
