@@ -75,7 +75,7 @@ class RmsProp(_Optimizer):
     """Steps scaled by a running mean of squared gradients."""
 
     name: Literal["rmsprop"]
-    """RMSprop. [Hinton, lecture 6e, 2012; torch.optim.RMSprop]"""
+    """RMSprop: steps scaled by a running mean of squared gradients. [Hinton, lecture 6e, 2012; torch.optim.RMSprop]"""
     lr: Positive = 1e-3
     """Learning rate at the top of the schedule. [torch.optim.RMSprop]"""
     alpha: OpenFraction = 0.99
