@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from trials.check.lr_finder import draw, find_lr
+from trials.check.pictures import draw_pictures
 from trials.checkpoint import Checkpoint, TrialFolder
 from trials.data import InputSpec, Splits
 from trials.errors import DataError, Diverged, OutOfMemory, Pruned, TrialError
 from trials.examples import load_examples
 from trials.fit.distributed import Ranks, with_shared_statistics
-from trials.fit.evaluate import evaluate
+from trials.fit.evaluate import evaluate, evaluation_batch_size, model_inputs
 from trials.fit.fitting import Fitting
 from trials.fit.precision import arithmetic
 from trials.fit.step import Variation, steps_per_epoch, train_epoch
@@ -94,7 +96,7 @@ def _train(
     return TrialResult(
         epochs=history.epochs,
         weights=weights,
-        notes=(*notes, *decisions),
+        notes=(*notes, *_lr_note(fitting), *decisions),
         parameters=sum(parameter.numel() for parameter in fitting.parameters if parameter.requires_grad),
         seconds=history.seconds + time.perf_counter() - started,
         device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
@@ -144,6 +146,30 @@ def _train_epochs(
     return fitting, history, notes
 
 
+def _find_lr(where: TrialFolder, fitting: Fitting, vary: Variation) -> None:
+    """Train at the learning rate that a range test suggests, if it suggests one, and draw what it saw."""
+    curve = find_lr(fitting, vary)
+    draw(curve, where.pictures / "lr_finder.png")
+    if curve.suggestion is not None:
+        fitting.top_lr = curve.suggestion
+
+
+def _lr_note(fitting: Fitting) -> tuple[str, ...]:
+    train = fitting.recipe.train
+    if train.lr_finder is None:
+        return ()
+    if fitting.top_lr == train.optimizer.lr:
+        return (f"the range test found no learning rate (its picture says why), {fitting.top_lr:g} is the optimizer's",)
+    return (f"learning rate {fitting.top_lr:.3g} found by the range test",)
+
+
+def _draw(where: TrialFolder, fitting: Fitting, splits: Splits) -> None:
+    """Draw what a trained model has learnt to look at."""
+    examples = splits.selection.inputs[: evaluation_batch_size(fitting.recipe)]
+    inputs = model_inputs(examples, splits.preprocess, fitting.device, fitting.recipe.train.channels_last)
+    draw_pictures(fitting.model, inputs, where.pictures)
+
+
 def pick_device(device: str | torch.device | None) -> torch.device:
     """The device asked for, or the current GPU if there is one, or the CPU; a GPU always with its number."""
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -165,7 +191,8 @@ def _begin(recipe: Recipe, splits: Splits, device: torch.device, ranks: Ranks) -
     """
     seed_global_state(device, recipe.seed, "init")
     spec, outputs = splits.preprocess.spec, splits.target.outputs
-    model, head, notes = build_model(recipe.model, spec, outputs), "", ()
+    notes: tuple[str, ...] = ()
+    model, head = build_model(recipe.model, spec, outputs), ""
     if recipe.model.pretrained is not None:
         start = load_pretrained(model, recipe.model, spec, outputs)
         head, notes = start.head, () if start.note is None else (start.note,)

@@ -55,8 +55,8 @@ FITTING: dict[str, list[Option]] = {
             "train.schedule": {
                 "name": "sequence",
                 "parts": [
-                    {"share": 1.0, "schedule": {"name": "polynomial"}},
-                    {"share": 2.0, "schedule": {"name": "cosine"}, "top": 0.5},
+                    {"share": 0.2, "schedule": {"name": "polynomial"}},
+                    {"share": 0.4, "schedule": {"name": "cosine"}, "top": 0.5},
                 ],
             }
         },
@@ -75,7 +75,7 @@ FITTING: dict[str, list[Option]] = {
         {"train.ema": {"decay": 0.9, "warmup": False}, "train.swa": {"start": 0.0, "lr": None}, "average.best_n": 2},
         {"average.best_n": 2, "average.batch_norm_samples": 50},
     ],
-    "stop": [{}, {"train.early_stop": {"patience_epochs": 1}}, {"train.lr_finder": {"steps": 12, "end": 1.0}}],
+    "stop": [{}, {"train.early_stop": {"patience_epochs": 1}}, {"train.lr_finder": {"steps": 20, "start": 1e-4, "end": 10.0}}],
 }
 IMAGES: dict[str, list[Option]] = {
     "model": [
@@ -101,7 +101,7 @@ IMAGES: dict[str, list[Option]] = {
         {"data.augment": [{"name": "custom", "function": "own_augment:brighter", "arguments": {"most": 20}}]},
     ],
     "mix": [{"data.mix": name} for name in ("none", "mixup", "cutmix", "mixup_or_cutmix")],
-    "layout": [{}, {"train.channels_last": False, "data.train_fraction": 0.8}, {"train.pictures": True}],
+    "layout": [{}, {"train.channels_last": False, "data.train_fraction": 0.8}],
 }
 TABLES: dict[str, list[Option]] = {
     "model": [
