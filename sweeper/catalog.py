@@ -47,6 +47,8 @@ _studies = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("digest", sa.String(64), nullable=False),
     sa.Column("text", sa.Text, nullable=False),
+    sa.Column("file", sa.Text, nullable=False),
+    sa.Column("import_paths", sa.JSON, nullable=False),
     sa.Column("metric", sa.String(64), nullable=False),
     sa.Column("trials_asked", sa.Integer, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
@@ -132,6 +134,10 @@ class StudyRow:
     owner_pid_since: float | None
     owner_since: float | None
     heartbeat_at: float | None
+    file: str
+    """Where its study.yaml was when it was last started."""
+    import_paths: list[str]
+    """The folders from which its own modules were imported then."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,11 @@ class TrialRow:
     """Whether the tracker has its recipe as a file, and the traceback if it failed."""
     delivered: bool
     """Whether the tracker has heard of its end."""
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether epochs were added to it after it had finished."""
+        return bool(self.recipe.get("extensions"))
 
 
 @dataclass(frozen=True)
@@ -226,7 +237,17 @@ class Catalog:
 
     # -- studies ------------------------------------------------------------------------------------------------
 
-    def add_study(self, name: str, *, digest: str, text: str, metric: str, trials_asked: int) -> StudyRow:
+    def add_study(
+        self,
+        name: str,
+        *,
+        digest: str,
+        text: str,
+        metric: str,
+        trials_asked: int,
+        file: str = "study.yaml",
+        import_paths: Sequence[str] = (),
+    ) -> StudyRow:
         """The study of that name, made now if there is none."""
         found = self.find_study(name)
         if found is not None:
@@ -239,6 +260,8 @@ class Catalog:
                         state="stopped",
                         digest=digest,
                         text=text,
+                        file=file,
+                        import_paths=list(import_paths),
                         metric=metric,
                         trials_asked=trials_asked,
                         created_at=time.time(),
@@ -372,6 +395,34 @@ class Catalog:
                     ],
                 )
 
+    def extend_trials(self, study_id: int, recipes: Mapping[int, Mapping[str, Any]]) -> None:
+        """Record that complete trials go on, and with that their study: all of it, or nothing.
+
+        Their weights stay until there are others. What the tracker knows of the trials and of the study's end is out of
+        date.
+
+        Args:
+            recipes: from a trial's id to its recipe with one more extension.
+        """
+        unheard = {"files_delivered": False, "delivered": False}
+        with self._write() as connection:
+            for trial_id, recipe in recipes.items():
+                connection.execute(
+                    _trials.update()
+                    .where(_trials.c.id == trial_id)
+                    .values(state="waiting", recipe=dict(recipe), reason=None, **unheard)
+                )
+            connection.execute(
+                _studies.update()
+                .where(_studies.c.id == study_id)
+                .values(state="stopped", winner=_winner_without_model(connection, study_id))
+            )
+
+    def drop_extension(self, trial: TrialRow, reason: str) -> None:
+        """Record that a trial's newest extension failed: it is the complete trial again that it was before."""
+        recipe = {**trial.recipe, "extensions": trial.recipe["extensions"][:-1]}
+        self.set_trial(trial.id, state="complete", recipe=recipe, reason=reason, files_delivered=False, delivered=False)
+
     def trial(self, study_id: int, number: int) -> TrialRow:
         """One trial by its number.
 
@@ -431,12 +482,15 @@ class Catalog:
             grouped.setdefault(row.trial_id, []).append(EpochRow(**row._mapping))
         return grouped
 
-    def weights(self, study_id: int) -> list[WeightsRow]:
-        """All kept weights of a study's complete trials, in the order of trials."""
+    def weights(self, study_id: int, *, of: TrialState | None = None) -> list[WeightsRow]:
+        """All kept weights of a study, or those of its trials in one state, in the order of trials.
+
+        A trial that is being extended has those of before.
+        """
         query = (
             sa.select(_trials.c.number.label("trial"), *[c for c in _weights.c if c.name not in ("id", "trial_id")])
             .join(_weights, _trials.c.id == _weights.c.trial_id)
-            .where(_trials.c.study_id == study_id)
+            .where(_trials.c.study_id == study_id, _trials.c.state == of if of is not None else sa.true())
             .order_by(_trials.c.number, _weights.c.id)
         )
         return [WeightsRow(**row._mapping) for row in self._rows(query)]
@@ -497,13 +551,14 @@ class Catalog:
         trials = sa.select(_trials.c.id).where(_trials.c.study_id == study_id)
         unheard = {"run_id": None, "described": False, "files_delivered": False, "delivered": False}
         with self._write() as connection:
-            winner = connection.scalar(sa.select(_studies.c.winner).where(_studies.c.id == study_id))
-            if winner is not None:
-                winner = {key: value for key, value in winner.items() if key != "model_version"}
             connection.execute(
                 _studies.update()
                 .where(_studies.c.id == study_id)
-                .values(run_id=None, tracking_uri=tracking_uri, winner=winner)
+                .values(
+                    run_id=None,
+                    tracking_uri=tracking_uri,
+                    winner=_winner_without_model(connection, study_id),
+                )
             )
             connection.execute(_trials.update().where(_trials.c.study_id == study_id).values(unheard))
             connection.execute(_epochs.update().where(_epochs.c.trial_id.in_(trials)).values(delivered=False))
@@ -512,6 +567,12 @@ class Catalog:
         """Remember that these epochs have reached the tracker."""
         with self._write() as connection:
             connection.execute(_epochs.update().where(_epochs.c.id.in_(epoch_ids)).values(delivered=True))
+
+
+def _winner_without_model(connection: Connection, study_id: int) -> dict[str, Any] | None:
+    """A study's winner as one whose model is still to be handed over."""
+    winner = connection.scalar(sa.select(_studies.c.winner).where(_studies.c.id == study_id))
+    return None if winner is None else {key: value for key, value in winner.items() if key != "model_version"}
 
 
 def use_wal(connection: Any, _record: Any) -> None:

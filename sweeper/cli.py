@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -68,6 +68,7 @@ def main() -> None:
       sweeper init digits            write a commented study.yaml
       sweeper start study.yaml       run it, or continue it
       sweeper show digits            trials, leaderboard, winner
+      sweeper extend digits --epochs +10   more epochs for the best trial
       sweeper ui                     browse it in MLflow
       sweeper pull digits -o best    the winner, with its model card
     """
@@ -86,6 +87,51 @@ def start(file: Path, in_process: bool, home: Path | None) -> None:
     from sweeper.start import start as start_study
 
     raise SystemExit(start_study(file, _settings(home), _console(), in_process=in_process))
+
+
+@main.command(epilog=_example("sweeper extend digits --trials 3 --epochs +10"))
+@click.argument("study")
+@click.option("--epochs", type=int, required=True, metavar="+N", help="Epochs to add to each trial.")
+@click.option("--trials", type=int, default=1, show_default=True, metavar="TOP", help="How many of the best trials.")
+@click.option(
+    "--trial", "numbers", type=int, multiple=True, metavar="N", help="A trial by its number; may be repeated."
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["cosine", "constant"]),
+    default="cosine",
+    show_default=True,
+    help="Learning rate over the added epochs: half a cosine from its top to 0, or its top throughout.",
+)
+@click.option("--lr", type=float, default=0.1, show_default=True, help="That top, as a share of each trial's own.")
+@click.option("--in-process", is_flag=True, help="Train in this process, one trial at a time, without Ray.")
+@_home_option
+def extend(
+    study: str,
+    epochs: int,
+    trials: int,
+    numbers: tuple[int, ...],
+    schedule: Literal["cosine", "constant"],
+    lr: float,
+    in_process: bool,
+    home: Path | None,
+) -> None:
+    """Continue the best trials of STUDY, which is finished, for more epochs; the winner is chosen anew."""
+    from sweeper.extend import extend as extend_study
+
+    raise SystemExit(
+        extend_study(
+            study,
+            _settings(home),
+            _console(),
+            epochs=epochs,
+            trials=trials,
+            numbers=numbers,
+            schedule=schedule,
+            lr=lr,
+            in_process=in_process,
+        )
+    )
 
 
 @main.command("list", epilog=_example("sweeper list --json"))
@@ -144,17 +190,33 @@ def pull(study: str, out: Path | None, home: Path | None) -> None:
     click.echo(f"{target}: weights.safetensors, recipe.json, package.json, README.md (how to load it)")
 
 
-@main.command(epilog=_example("sweeper init photos/ -o photos.yaml"))
+@main.command(epilog=_example("sweeper init houses.csv --target price --task regression -o houses.yaml"))
 @click.argument("source", default="digits")
 @click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("study.yaml"), show_default=True)
-def init(source: str, out: Path) -> None:
-    """Write a commented study file for SOURCE: `digits`, or a folder with one sub-folder of images per class."""
+@click.option("--target", metavar="COLUMN", help="The column of a table that is predicted.")
+@click.option(
+    "--task",
+    type=click.Choice(["classification", "regression"]),
+    help="What is predicted of a table: a class (the default) or a number.",
+)
+@click.option("--text", metavar="COLUMN", help="The column of a table that holds texts to read.")
+def init(
+    source: str,
+    out: Path,
+    target: str | None,
+    task: Literal["classification", "regression"] | None,
+    text: str | None,
+) -> None:
+    """Write a commented study file for SOURCE.
+
+    SOURCE is `digits`, a folder with one sub-folder of images per class, or a table in a .csv or .parquet file.
+    """
     from sweeper.errors import StudyError
     from sweeper.starter import starter
 
     if out.exists():
         raise StudyError(f"{out}: exists already; choose another name with -o")
-    out.write_text(starter(source, out), encoding="utf-8")
+    out.write_text(starter(source, out, target=target, task=task, text=text), encoding="utf-8")
     click.echo(f"wrote {out}; run it with: sweeper start {out}")
 
 

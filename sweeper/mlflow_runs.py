@@ -76,11 +76,11 @@ class StudyRuns:
         return self._make(f"trial {trial.number:04d}", trial.started_at, tags)
 
     def describe(self, run_id: str, trial: TrialRow) -> None:
-        """Log the whole recipe as params."""
+        """Log the recipe that the trial began with as params."""
         from mlflow.entities import Param
 
-        params = [Param(name, str(value)) for name, value in flatten(trial.recipe).items()]
-        self.client.log_batch(run_id, params=params)
+        began_with = {name: section for name, section in trial.recipe.items() if name != "extensions"}
+        self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flatten(began_with).items()])
 
     def log_epochs(self, run_id: str, epochs: Sequence[EpochRow]) -> None:
         """Log the metrics of epochs, each at the time of its report."""
@@ -95,8 +95,8 @@ class StudyRuns:
             self.client.log_batch(run_id, metrics=metrics[start : start + BATCH_METRICS])
 
     def end_child(self, run_id: str, trial: TrialRow) -> None:
-        """Log how a trial ended."""
-        from mlflow.entities import Metric, RunTag
+        """Log how a trial ended, and with what extensions: a param cannot be changed, and one that fails is dropped."""
+        from mlflow.entities import Metric, Param, RunTag
 
         ended_ms = int((trial.ended_at or time.time()) * 1000)
         facts = {name: fact for name, fact in trial.facts.items() if name != "traceback"}
@@ -105,8 +105,13 @@ class StudyRuns:
         tags = [RunTag("state", trial.state), *[RunTag(name, str(value)) for name, value in facts.items()]]
         if trial.reason:
             tags.append(RunTag("reason", trial.reason[:4900]))
+        extensions = trial.recipe.get("extensions", ())
+        params = flatten({f"extensions.{number}": section for number, section in enumerate(extensions, start=1)})
         self.client.log_batch(
-            run_id, metrics=[Metric(name, value, ended_ms, 0) for name, value in numbers.items()], tags=tags
+            run_id,
+            metrics=[Metric(name, value, ended_ms, len(extensions)) for name, value in numbers.items()],
+            params=[Param(name, str(value)) for name, value in params.items()],
+            tags=tags,
         )
         self.client.set_terminated(run_id, RUN_STATUS[trial.state], end_time=ended_ms)
 

@@ -47,8 +47,7 @@ def model_card(
         *_metric_rows("selection", record["selection"]),
         *_metric_rows("test", record["test"]),
         "",
-        "The value on the selection split is optimistic: it was the reason for the choice. The test split was read "
-        "for this model alone.",
+        "The value on the selection split is optimistic: it was the reason for the choice. " + _looks(record),
         "",
         "## Load it",
         "",
@@ -73,6 +72,15 @@ def model_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _looks(record: Mapping[str, Any]) -> str:
+    if record["test_looks"] == 1:
+        return "The test split was read for this model alone."
+    return (
+        f"The test split was looked at {record['test_looks']} times, each time with the winner that the study had "
+        "then: before and after trials were extended."
+    )
 
 
 def _meaning(recipe: Recipe, splits: Splits) -> list[str]:

@@ -1,4 +1,4 @@
-"""The winner: chosen on the selection split, looked at once on the test split, packed, registered and pulled."""
+"""The winner: chosen on the selection split, looked at on the test split, packed, registered and pulled."""
 
 from __future__ import annotations
 
@@ -30,34 +30,41 @@ def requirements() -> list[str]:
 def publish_winner(
     catalog: Catalog, study: StudyRow, winner: WeightsRow, folder: StudyFolder, *, file_folder: Path
 ) -> dict[str, Any]:
-    """Look at the test split with the winner, once, and pack it into the folder's ``winner``.
+    """Look at the test split with the winner, once, and pack it into a folder of its own.
 
-    Returns what the catalog keeps of it: kind, trial, path, sha256, selection and test metrics. A winner that the
-    catalog holds already is returned as it is, so that a restart does not look a second time.
+    Returns what the catalog keeps of it: kind, trial, path, sha256, selection and test metrics, number of the package,
+    and how often a winner of this study has been looked at on the test split. Weights whose scores the catalog holds
+    already are not looked at a second time.
 
     Raises:
         StoreError: the weights are gone or are not those the catalog knows.
     """
-    row = catalog.study(study.name)
-    if row.winner is not None:
-        return row.winner
-    from trials.score import score_weights
-
+    before = catalog.study(study.name).winner or {"sha256": None, "test_looks": 0, "package": 0}
+    chosen = {"kind": winner.kind, "trial": winner.trial, "path": winner.path, "sha256": winner.sha256}
+    if chosen.items() <= before.items():
+        return before
     weights = folder.root / winner.path
     check_digest(weights, winner.sha256)
     recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner.trial).recipe))
-    record: dict[str, Any] = {
-        "kind": winner.kind,
-        "trial": winner.trial,
-        "path": winner.path,
-        "sha256": winner.sha256,
-        "metric": study.metric,
-        "selection": _as_validation(score_weights(recipe, weights, "selection")),
-        "test": score_weights(recipe, weights, "test"),
-    }
-    _pack(folder.winner, study, record, recipe, weights, git_state(file_folder))
+    if winner.sha256 == before["sha256"]:
+        scores = {name: before[name] for name in ("selection", "test", "test_looks")}
+    else:
+        scores = _look(recipe, weights, before["test_looks"])
+    record = {**chosen, "metric": study.metric, **scores, "package": before["package"] + 1}
+    _pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
     catalog.set_study(study.id, winner=record)
     return record
+
+
+def _look(recipe: Recipe, weights: Path, looks_before: int) -> dict[str, Any]:
+    """What the weights are worth, and how often the test split has been looked at with that."""
+    from trials.score import score_weights
+
+    return {
+        "selection": _as_validation(score_weights(recipe, weights, "selection")),
+        "test": score_weights(recipe, weights, "test"),
+        "test_looks": looks_before + 1,
+    }
 
 
 def check_digest(path: Path, sha256: str) -> None:
@@ -85,11 +92,12 @@ def pull(catalog: Catalog, name: str, folder: StudyFolder, out: Path) -> dict[st
         raise StudyError(f"study {name!r} has no winner yet: see its trials with `sweeper show`")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StudyError(f"{out}: exists and is not an empty folder; choose another with -o")
-    check_digest(folder.winner / "weights.safetensors", study.winner["sha256"])
+    package = folder.package(study.winner["package"])
+    check_digest(package / "weights.safetensors", study.winner["sha256"])
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
         copy = Path(temporary) / "package"
-        shutil.copytree(folder.winner, copy)
+        shutil.copytree(package, copy)
         check_digest(copy / "weights.safetensors", study.winner["sha256"])
         copy.replace(out)
     return study.winner

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from datetime import datetime
 from typing import Any
@@ -67,6 +68,7 @@ def describe_study(catalog: Catalog, name: str, settings: Settings) -> dict[str,
                 "value": trial.value,
                 "params": trial.params,
                 "reason": trial.reason,
+                "extensions": trial.recipe.get("extensions", []),
                 "epochs": [{"epoch": e.epoch, "metrics": e.metrics} for e in epochs.get(trial.id, [])],
             }
             for trial in catalog.trials(study.id)
@@ -116,7 +118,7 @@ def print_study(catalog: Catalog, name: str, settings: Settings, console: Consol
         table.add_row(
             f"{trial['number']:04d}",
             trial["state"],
-            str(len(trial["epochs"])),
+            _epochs(trial),
             value,
             trial["reason"] or describe(trial["params"]),
             style=STYLES.get(trial["state"]) if trial["state"] == "failed" else None,
@@ -155,13 +157,24 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
         if f"test.{metric}.low" in test:
             low, high = figure(test[f"test.{metric}.low"]), figure(test[f"test.{metric}.high"])
             value += f" (95 % interval {low} to {high})"
-        lines.append(f"winner: {winner['kind']} of trial {winner['trial']:04d}, {value}, looked at once")
+        lines.append(f"winner: {winner['kind']} of trial {winner['trial']:04d}, {value}, {_looks(winner)}")
         lines.append("pull it:   " + command(settings, "pull", name, "-o", f"{name}-best"))
     if settings.tracking_is_local:
         lines.append("browse it: " + command(settings, "ui"))
     else:
         lines.append(f"browse it: {without_password(settings.tracking_uri)}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _epochs(trial: dict[str, Any]) -> str:
+    """How many epochs a trial has been trained, and of these in each extension: ``12+10``."""
+    ends = [extension["after_epochs"] for extension in trial["extensions"]] + [len(trial["epochs"])]
+    return "+".join(str(end - start) for start, end in itertools.pairwise([0, *ends]))
+
+
+def _looks(winner: dict[str, Any]) -> str:
+    """How often the test split was looked at, each time with the winner of then."""
+    return "looked at once" if winner["test_looks"] == 1 else f"looked at {winner['test_looks']} times"
 
 
 def _gain_line(gain: Gain, metric: str) -> str:
@@ -192,6 +205,7 @@ def _winner(study: StudyRow) -> dict[str, Any] | None:
         "test": winner["test"][f"test.{metric}"],
         "selection_metrics": winner["selection"],
         "test_metrics": winner["test"],
+        "test_looks": winner["test_looks"],
         "model_version": winner.get("model_version"),
     }
 

@@ -6,7 +6,7 @@ import difflib
 import sys
 from collections import Counter
 from contextlib import closing, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,14 @@ from sweeper.dispatch import InProcessWorkers, RayWorkers, import_paths
 from sweeper.errors import StoreError, StudyError, StudyFailed, StudyHeld, TrackingError
 from sweeper.interrupt import STOPPED, stop_as_interrupt
 from sweeper.lease import Lease
+from sweeper.pretrained import with_fetched_models
 from sweeper.provenance import git_state, host, user, versions
 from sweeper.publish import publish_winner, requirements
 from sweeper.rank.leaderboard import rank
 from sweeper.run import run_study
 from sweeper.runner import TRAIN
 from sweeper.settings import Settings
+from sweeper.storage import keep_resume_points, remove_leftovers
 from sweeper.study import Study, load_study
 from sweeper.study_folder import StudyFolder
 from sweeper.tracking import Tracker, log_model
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Start:
-    """All that one call of `start` works with."""
+class Call:
+    """All that one call of `start` or `extend` works with."""
 
     study: Study
     row: StudyRow
@@ -49,10 +51,6 @@ class _Start:
     @property
     def folder(self) -> StudyFolder:
         return StudyFolder(self.settings.home, self.study.name)
-
-    @property
-    def import_paths(self) -> tuple[str, ...]:
-        return import_paths([self.study.path.parent, Path.cwd()])
 
     def say(self, line: str) -> None:
         # Never wrapped: a line that names a command must still be one when it is copied.
@@ -81,21 +79,43 @@ def start(path: Path, settings: Settings, console: Console, *, in_process: bool 
         catalog.add_study(study.name, **_said(study))
         with Lease(catalog, study.name) as lease:
             row = _same_study(catalog, study, settings)
-            tracker = Tracker(settings, catalog, row, study.text, _tags(study))
-            call = _Start(study, row, settings, catalog, tracker, console, in_process, train)
-            # The winner is scored and registered in this process, and may be a user's own `module:function`.
-            sys.path[:0] = [path for path in call.import_paths if path not in sys.path]
-            if row.state == "finished":
-                call.say(f"study {study.name!r} is finished; nothing to start")
-            else:
-                # Stopping workers and telling MLflow takes seconds, which a second ctrl-C cuts short.
-                with stop_as_interrupt(second_leaves=True):
-                    code = _run(call, lease)
-                if code:
-                    return code
-            _hand_over(call)
-            show.print_results(catalog, study.name, settings, console)
-    return 0
+            if row.state != "finished":
+                folder = StudyFolder(settings.home, study.name)
+                study = replace(study, space=with_fetched_models(study.space, folder, settings))
+            call = open_call(study, row, settings, catalog, console, in_process=in_process, train=train)
+            if row.state != "finished":
+                return carry_out(call, lease)
+            call.say(f"study {study.name!r} is finished; nothing to start")
+            _remove_what_is_not_needed(call)
+            _deliver(call)
+            return 0
+
+
+def open_call(
+    study: Study, row: StudyRow, settings: Settings, catalog: Catalog, console: Console, *, in_process: bool, train: str
+) -> Call:
+    """All that is needed to carry out the study, whose own modules can be imported from now on."""
+    # The winner is scored and registered in this process, and may be a user's own `module:function`.
+    sys.path[:0] = [path for path in row.import_paths if path not in sys.path]
+    tracker = Tracker(settings, catalog, row, study.text, _tags(study))
+    return Call(study, row, settings, catalog, tracker, console, in_process, train)
+
+
+def carry_out(call: Call, lease: Lease) -> int:
+    """Train what is missing, publish the winner, hand it over and show it; the exit code.
+
+    Raises:
+        StudyHeld: another orchestrator took the study over.
+        StudyFailed: no trial worked.
+        StoreError: the database or the disk fails.
+        WorkersError: Ray does not answer or cannot place the trials.
+    """
+    # Stopping workers and telling MLflow takes seconds, which a second ctrl-C cuts short.
+    with stop_as_interrupt(second_leaves=True):
+        code = _run(call, lease)
+    if not code:
+        _deliver(call)
+    return code
 
 
 def _said(study: Study) -> dict[str, Any]:
@@ -105,6 +125,8 @@ def _said(study: Study) -> dict[str, Any]:
         "text": study.text,
         "metric": study.search.metric,
         "trials_asked": study.search.trials,
+        "file": str(study.path),
+        "import_paths": list(import_paths([study.path.parent, Path.cwd()])),
     }
 
 
@@ -142,9 +164,10 @@ def _has_come_to_something(catalog: Catalog, row: StudyRow) -> bool:
     )
 
 
-def _run(call: _Start, lease: Lease) -> int:
+def _run(call: Call, lease: Lease) -> int:
     """Train what is missing and publish the winner; the exit code, 0 if the study is finished."""
     catalog, row = call.catalog, call.row
+    _remove_what_is_not_needed(call)
     catalog.set_study(row.id, state="running")
     state = "stopped"
     try:
@@ -159,6 +182,7 @@ def _run(call: _Start, lease: Lease) -> int:
                     + show.command(call.settings, "show", row.name)
                 )
             publish_winner(catalog, row, ranked[0], call.folder, file_folder=call.study.path.parent)
+            _remove_what_is_not_needed(call)
             state = "finished"
             catalog.set_study(row.id, state=state)
     except KeyboardInterrupt:
@@ -175,7 +199,7 @@ def _run(call: _Start, lease: Lease) -> int:
     return 0
 
 
-def _scoreboard(call: _Start) -> Scoreboard:
+def _scoreboard(call: Call) -> Scoreboard:
     trials = call.catalog.trials(call.row.id)
     counts: dict[str, int] = Counter(trial.state for trial in trials if trial.state in ENDED)
     board = Scoreboard(call.study.name, call.study.search.metric, call.study.search.trials, counts)
@@ -185,13 +209,14 @@ def _scoreboard(call: _Start) -> Scoreboard:
     return board
 
 
-def _train(call: _Start, view: LineView | LiveView) -> None:
+def _train(call: Call, view: LineView | LiveView) -> None:
     from sweeper.search import Search
 
     study, settings = call.study, call.settings
     view.note("opening the study's history")
     with closing(Search(study, settings.database_url)) as search:
-        if not search.running() and search.asked >= study.search.trials:
+        extended = any(trial.is_extended and trial.state not in ENDED for trial in call.catalog.trials(call.row.id))
+        if not search.running() and not extended and search.asked >= study.search.trials:
             return
         if not call.in_process:
             view.note("starting the workers (a few seconds)")
@@ -202,14 +227,21 @@ def _train(call: _Start, view: LineView | LiveView) -> None:
         )
         try:
             run_study(
-                study, call.row, search, workers, call.catalog, view, folder=call.folder, import_paths=call.import_paths
+                study,
+                call.row,
+                search,
+                workers,
+                call.catalog,
+                view,
+                folder=call.folder,
+                import_paths=tuple(call.row.import_paths),
             )
         finally:
             view.note("stopping the workers")
             workers.close()
 
 
-def _leave(call: _Start, state: str) -> None:
+def _leave(call: Call, state: str) -> None:
     """Write down where an unfinished study stands: nothing is running any more."""
     # Where the database is what failed there is nothing to write to, and the error under way says so.
     with suppress(StoreError):
@@ -222,7 +254,18 @@ def _leave(call: _Start, state: str) -> None:
                 call.tracker.end("FAILED" if state == "failed" else "KILLED")
 
 
-def _hand_over(call: _Start) -> None:
+def _remove_what_is_not_needed(call: Call) -> None:
+    complete = call.catalog.weights(call.row.id, of="complete")
+    keep_resume_points(complete, call.row.metric, call.study.storage.extendable, call.folder)
+    remove_leftovers(call.catalog, call.row, call.folder)
+
+
+def _deliver(call: Call) -> None:
+    _hand_over(call)
+    show.print_results(call.catalog, call.study.name, call.settings, call.console)
+
+
+def _hand_over(call: Call) -> None:
     """Deliver what MLflow is still owed of a finished study: epochs, runs, and the model, once."""
     catalog, row, tracker = call.catalog, call.row, call.tracker
     winner = catalog.study(row.name).winner
@@ -234,7 +277,8 @@ def _hand_over(call: _Start) -> None:
         winner = catalog.study(row.name).winner or winner  # another MLflow than before is owed the model again
         if delivered and "model_version" not in winner:
             try:
-                model_version = log_model(tracker, call.folder.winner, name=row.name, requirements=requirements())
+                package = call.folder.package(winner["package"])
+                model_version = log_model(tracker, package, name=row.name, requirements=requirements())
                 tracker.end("FINISHED", _numbers(winner))
                 catalog.set_study(row.id, winner={**winner, "model_version": model_version})
             except TrackingError as error:
@@ -248,6 +292,7 @@ def _numbers(winner: dict[str, Any]) -> dict[str, float]:
     """The winner's metrics as the parent run shows them."""
     return {
         "winner.trial": float(winner["trial"]),
+        "winner.test_looks": float(winner["test_looks"]),
         **{f"winner.selection.{name.removeprefix('validation.')}": v for name, v in winner["selection"].items()},
         **{f"winner.{name}": value for name, value in winner["test"].items()},
     }

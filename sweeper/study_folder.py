@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -14,12 +15,20 @@ class StudyFolder:
         self.study_file = self.root / "study.yaml"
         """The study as it was started; workers look for it to know that they see this folder."""
         self.trials = self.root / "trials"
-        self.winner = self.root / "winner"
-        """What `sweeper pull` copies."""
+        self.pretrained = self.root / "pretrained.json"
+        """Which versions of registered models its trials start from."""
 
     def trial(self, number: int) -> Path:
         """The folder of one trial; what is in it is `trials.checkpoint.TrialFolder`'s."""
         return self.trials / f"{number:04d}"
+
+    def package(self, number: int) -> Path:
+        """What `sweeper pull` copies: the winner, or a later one, each whole in a folder of its own."""
+        return self.root / ("winner" if number == 1 else f"winner-{number}")
+
+    def packages(self) -> list[Path]:
+        """The folders of all winners so far."""
+        return sorted(path for path in self.root.glob("winner*") if path.is_dir())
 
     def named(self, number: int, path: str) -> str:
         """A file of a trial as the catalog names it: relative to the study's folder.
@@ -29,10 +38,23 @@ class StudyFolder:
         """
         return (self.trial(number) / path).relative_to(self.root).as_posix()
 
-    def remove_resume_points(self, number: int) -> None:
+    def weights(self, number: int) -> list[Path]:
+        """The files of weights that a trial has left."""
+        return sorted((self.trial(number) / "weights").glob("*.safetensors"))
+
+    def has_resume_point(self, number: int, epoch: int) -> bool:
+        """Whether a trial can go on from the state after ``epoch``."""
+        return (self.trial(number) / "checkpoints" / f"epoch-{epoch:04d}").is_dir()
+
+    def remove_resume_point(self, number: int) -> None:
         """Remove what only a trial that goes on would need."""
         for name in ("checkpoints", "best"):
-            shutil.rmtree(self.trial(number) / name, ignore_errors=True)
+            whole, going = self.trial(number) / name, self.trial(number) / f".{name}.tmp"
+            shutil.rmtree(going, ignore_errors=True)  # left by a process that was killed here
+            with suppress(FileNotFoundError):
+                # Renamed first: under its own name a checkpoint is whole.
+                whole.rename(going)
+                shutil.rmtree(going, ignore_errors=True)
 
     def clear(self) -> None:
         """Remove all that the study left."""

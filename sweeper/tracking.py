@@ -33,6 +33,10 @@ FILES_PAUSE_SECONDS = 60.0
 """How long no file is tried after one that could not be stored: each try may take as long as a call may."""
 
 
+WEIGHTS_TAG = "sweeper.weights_sha256"
+"""The tag of a registered version that says which weights it is."""
+
+
 @dataclass
 class Tracker:
     """Delivers one study to MLflow.
@@ -239,8 +243,8 @@ def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Seque
     """Log a model package to the study's run, register it and give it the alias ``best``; returns the version.
 
     The artifact is the package itself (safetensors and JSON) with the `trials` package beside it, and the user's own
-    module where that is a single file: loading it runs no pickle and needs no sweeper. A version that was registered
-    from that run before is not registered again.
+    module where that is a single file: loading it runs no pickle and needs no sweeper. Weights that were registered
+    from that run before are not registered again.
 
     Args:
         tracker: holds the client and the parent run.
@@ -256,9 +260,10 @@ def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Seque
     import trials
 
     recipe = json.loads((package / "recipe.json").read_bytes())
+    sha256 = json.loads((package / "package.json").read_bytes())["weights_sha256"]
     with as_tracking_error(tracker.settings):
         run_id = tracker.open_parent()
-        version = _registered_version(tracker.client, name, run_id)
+        version = _registered_version(tracker.client, name, run_id, sha256)
         if version is None:
             with quiet(), mlflow.start_run(run_id=run_id):
                 logged = mlflow.pyfunc.log_model(
@@ -269,16 +274,18 @@ def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Seque
                     pip_requirements=list(requirements),
                     signature=_signature(package),
                     registered_model_name=name,
+                    tags={WEIGHTS_TAG: sha256},
                 )
             version = str(logged.registered_model_version)
         tracker.client.set_registered_model_alias(name, "best", version)
     return version
 
 
-def _registered_version(client: MlflowClient, name: str, run_id: str) -> str | None:
-    """The version that a process which died registered from that run."""
-    versions = [found for found in client.search_model_versions(f"name = '{name}'") if found.run_id == run_id]
-    return str(max(int(found.version) for found in versions)) if versions else None
+def _registered_version(client: MlflowClient, name: str, run_id: str, sha256: str) -> str | None:
+    """The version that has been registered from that run with these weights."""
+    ours = [found for found in client.search_model_versions(f"name = '{name}'") if found.run_id == run_id]
+    versions = [int(found.version) for found in ours if found.tags.get(WEIGHTS_TAG) == sha256]
+    return str(max(versions)) if versions else None
 
 
 def _signature(package: Path) -> Any:

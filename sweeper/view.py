@@ -50,8 +50,8 @@ class Scoreboard:
     running: dict[int, _Trial] = field(default_factory=dict)
     born_at: float = field(default_factory=time.monotonic)
 
-    def started(self, number: int, params: Mapping[str, Any], epochs: int) -> None:
-        self.running[number] = _Trial(params, epochs)
+    def started(self, number: int, params: Mapping[str, Any], epochs: int, after_epochs: int = 0) -> None:
+        self.running[number] = _Trial(params, epochs, after_epochs)
 
     def reported(self, number: int, report: EpochReport) -> None:
         trial = self.running[number]
@@ -101,9 +101,10 @@ class LineView:
     def note(self, text: str) -> None:
         self._say(text)
 
-    def started(self, number: int, params: Mapping[str, Any], epochs: int) -> None:
-        self._board.started(number, params, epochs)
-        self._say(f"trial {number:04d} started" + (f": {describe(params)}" if params else ""))
+    def started(self, number: int, params: Mapping[str, Any], epochs: int, after_epochs: int = 0) -> None:
+        self._board.started(number, params, epochs, after_epochs)
+        how = f"goes on after epoch {after_epochs}" if after_epochs else "started"
+        self._say(f"trial {number:04d} {how}" + (f": {describe(params)}" if params else ""))
 
     def reported(self, number: int, report: EpochReport) -> None:
         self._board.reported(number, report)
@@ -146,9 +147,9 @@ class LiveView:
     def note(self, text: str) -> None:
         self._note = text
 
-    def started(self, number: int, params: Mapping[str, Any], epochs: int) -> None:
+    def started(self, number: int, params: Mapping[str, Any], epochs: int, after_epochs: int = 0) -> None:
         self._note = ""
-        self._board.started(number, params, epochs)
+        self._board.started(number, params, epochs, after_epochs)
 
     def reported(self, number: int, report: EpochReport) -> None:
         self._board.reported(number, report)
@@ -157,7 +158,7 @@ class LiveView:
         epoch = self._board.running[number].epoch if number in self._board.running else 0
         self._board.ended(number, state, value)
         line = end_line(number, state, self._board.metric, value, epoch, reason)
-        self._live.console.print(Text(line, style=STYLES[state]))
+        self._live.console.print(Text(line, style=STYLES["failed" if reason else state]))
 
     def tick(self) -> None:
         return None  # the Live thread redraws by itself

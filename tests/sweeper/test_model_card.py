@@ -44,7 +44,7 @@ def card(data: dict[str, Any], model: str, folder: Path) -> str:
     safetensors.torch.save_file(module.state_dict(), folder / "w.safetensors")
     write_package(folder / "FOLDER", recipe, folder / "w.safetensors", splits)
     metric = recipe.metric
-    study = StudyRow(1, "houses", "finished", "d", "", metric, 1, 0.0, *[None] * 10)  # type: ignore[arg-type]
+    study = StudyRow(1, "houses", "finished", "d", "", metric, 1, 0.0, *[None] * 12)  # type: ignore[arg-type]
     short = metric.removeprefix("validation.")
     record = {
         "kind": "swa",
@@ -57,6 +57,7 @@ def card(data: dict[str, Any], model: str, folder: Path) -> str:
             f"test.{short}.high": 54321.9,
             "test.count": 9.0,
         },
+        "test_looks": 1,
     }
     return model_card(study, record, recipe, {}, splits)
 

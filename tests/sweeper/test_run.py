@@ -29,7 +29,7 @@ class Watcher:
     stop_after_reports: int | None = None
     reports: int = 0
 
-    def started(self, number: int, params: Mapping[str, Any], epochs: int) -> None:
+    def started(self, number: int, params: Mapping[str, Any], epochs: int, after_epochs: int = 0) -> None:
         self.lines.append(f"{number} started")
 
     def reported(self, number: int, report: EpochReport) -> None:

@@ -16,7 +16,7 @@ def test_everything_lives_below_the_home(home: Path) -> None:
     assert settings.tracking_is_local
     folder = StudyFolder(settings.home, "digits")
     assert folder.trial(7) == home / "studies" / "digits" / "trials" / "0007"
-    assert folder.winner == home / "studies" / "digits" / "winner"
+    assert [folder.package(number) for number in (1, 2)] == [folder.root / "winner", folder.root / "winner-2"]
     assert settings.ray_address is None
 
 
