@@ -74,6 +74,20 @@ def test_a_straight_fall_is_as_steep_after_smoothing() -> None:
     assert curve.smoothed == pytest.approx([5.0 - math.log(lr) for lr in curve.mean_lrs])
 
 
+@pytest.mark.parametrize(
+    ("losses", "steepest"),
+    [
+        ([9.0, *[2.0] * 11, 1.9, 1.5, 1.4, *[1.4] * 5], 12),  # the first of 20 steps do not count
+        ([*[2.0] * 8, 1.6, 1.0, 1.0, 3.0, 3.0, 1.2, *[1.2] * 6], 8),  # nor does what comes after the smallest loss
+    ],
+)
+def test_only_the_way_down_is_judged(losses: list[float], steepest: int) -> None:
+    steps = iter(losses)
+    curve = range_test(LrFinder(steps=20, smoothing=0.0), lambda lr: next(steps))
+    assert curve.losses == tuple(losses)
+    assert curve.suggestion == pytest.approx(curve.lrs[steepest])
+
+
 def test_a_bowl_diverges_above_two_over_its_curvature_and_the_suggestion_lies_below() -> None:
     """Gradient descent on 1/2 sum of c x^2 shrinks x by 1 - lr c, so that it diverges where lr > 2 / c."""
     curvatures = np.geomspace(0.1, 10.0, 20)
@@ -111,7 +125,7 @@ def test_a_loss_that_never_falls_gives_no_suggestion_but_a_reason(train_step: Ca
 
 
 def test_a_fall_in_noise_is_found() -> None:
-    jitter, clean = noise(0.1), falling_at(1e-2)
+    jitter, clean = noise(0.3), falling_at(1e-2)
     curve = range_test(LrFinder(), lambda lr: clean(lr) + jitter(lr))
     assert curve.suggestion is not None
     assert 1e-2 / 5 < curve.suggestion < 1e-2 * 5
@@ -124,9 +138,14 @@ def test_the_test_ends_before_a_loss_that_is_not_finite(bad: float) -> None:
     assert len(curve.lrs) == len(curve.losses) == len(curve.smoothed) == len(curve.mean_lrs)
     assert curve.lrs[-1] < 0.5
     assert curve.suggestion is not None
-    at_once = range_test(LrFinder(steps=100), lambda lr: bad)
-    assert (at_once.lrs, at_once.suggestion) == ((), None)
-    assert at_once.reason == "the loss ran away within 1 step(s); lower train.lr_finder.start"
+
+
+@pytest.mark.parametrize("good_steps", [0, 3])
+def test_a_loss_that_runs_away_at_once_gives_no_suggestion_but_a_reason(good_steps: int) -> None:
+    losses = itertools.chain([2.0] * good_steps, itertools.repeat(math.nan))
+    curve = range_test(LrFinder(steps=100), lambda lr: next(losses))
+    assert (len(curve.lrs), curve.suggestion) == (good_steps, None)
+    assert curve.reason == f"the loss ran away within {good_steps + 1} step(s); lower train.lr_finder.start"
 
 
 def test_the_test_ends_once_the_smoothed_loss_is_so_many_times_its_smallest() -> None:
@@ -176,9 +195,11 @@ class Net(nn.Module):
         return outputs
 
 
-def fitting_of(model: nn.Module, count: int = 96, **train: Any) -> tuple[Fitting, Variation]:
+def fitting_of(
+    model: nn.Module, count: int = 96, data: dict[str, Any] | None = None, **train: Any
+) -> tuple[Fitting, Variation]:
     content = {"epochs": 4, "batch_size": 16, "optimizer": {"name": "sgd", "lr": 0.1}, "lr_finder": {}} | train
-    recipe, splits = recipe_of(content, seed=3), splits_of(random_split(count, 5, classes=3))
+    recipe, splits = recipe_of(content, data, seed=3), splits_of(random_split(count, 5, classes=3))
     fitting = Fitting(model, recipe, splits.target, steps_per_epoch(count, recipe.train), CPU)
     return fitting, Variation(splits, recipe, CPU)
 
@@ -249,12 +270,22 @@ def test_the_training_after_a_range_test_is_the_one_without() -> None:
 
 def test_the_same_recipe_gives_the_same_curve_whatever_was_drawn_before() -> None:
     curves = []
-    for seed in (1, 2):
-        fitting, vary = fitting_of(Net(), **FULL)
-        torch.manual_seed(seed)
-        torch.rand(seed)
+    for drawn in (1, 2):
+        fitting, vary = fitting_of(Net(), data={"mix": "mixup"}, **FULL)
+        torch.manual_seed(drawn)
+        for _ in range(drawn):
+            vary(torch.arange(8))
         curves.append(find_lr(fitting, vary))
     assert curves[0] == curves[1]
+
+
+def test_each_pass_over_the_data_is_in_an_order_of_its_own() -> None:
+    """At rates that move nothing, the losses of two passes in the same order would be the same."""
+    torch.manual_seed(0)
+    curve = find_lr(*fitting_of(nn.Linear(5, 3), lr_finder={"start": 1e-15, "end": 1e-14, "steps": 12}))
+    first, second = curve.losses[:6], curve.losses[6:]  # 96 examples in batches of 16
+    assert sum(first) == pytest.approx(sum(second))
+    assert first != pytest.approx(second)
 
 
 def test_each_step_is_taken_at_its_rate_whatever_schedule_and_averages_the_recipe_has() -> None:
