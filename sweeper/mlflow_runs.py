@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.catalog import EpochRow, StudyRow, TrialRow
 from sweeper.mlflow_client import connect
 from sweeper.settings import Settings
+from sweeper.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -116,10 +118,16 @@ class StudyRuns:
         self.client.set_terminated(run_id, RUN_STATUS[trial.state], end_time=ended_ms)
 
     def store_files(self, run_id: str, trial: TrialRow) -> None:
-        """Store a trial's recipe, and its traceback if it failed."""
+        """Store a trial's recipe, its traceback if it failed, and what was drawn of it."""
         self.client.log_dict(run_id, trial.recipe, "recipe.yaml")
         if trial.facts.get("traceback"):
             self.client.log_text(run_id, trial.facts["traceback"], "traceback.txt")
+        for picture in self.pictures(trial):
+            self.client.log_artifact(run_id, str(picture), "pictures")
+
+    def pictures(self, trial: TrialRow) -> list[Path]:
+        """What was drawn of a trial so far."""
+        return StudyFolder(self.settings.home, self.study.name).pictures(trial.number)
 
     def _experiment(self) -> str:
         if self._experiment_id is None:

@@ -56,6 +56,10 @@ class StudyFolder:
                 whole.rename(going)
                 shutil.rmtree(going, ignore_errors=True)
 
+    def pictures(self, number: int) -> list[Path]:
+        """What was drawn of a trial."""
+        return sorted((self.trial(number) / "pictures").glob("*.png"))
+
     def clear(self) -> None:
         """Remove all that the study left."""
         shutil.rmtree(self.root, ignore_errors=True)

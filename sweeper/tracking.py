@@ -171,8 +171,9 @@ class Tracker:
         for trial in self.catalog.owed_trials(self.study.id):
             if trial.state in ENDED and trial.run_id is not None:
                 self._runs.end_child(trial.run_id, trial)
-                # A traceback is one more file.
-                has_all_files = trial.files_delivered and "traceback" not in trial.facts
+                # A traceback is one more file, and so are pictures.
+                has_more_files = "traceback" in trial.facts or bool(self._runs.pictures(trial))
+                has_all_files = trial.files_delivered and not has_more_files
                 self.catalog.set_trial(trial.id, delivered=True, files_delivered=has_all_files)
         self._store_files()
 

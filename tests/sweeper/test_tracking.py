@@ -243,6 +243,28 @@ def test_files_that_cannot_be_stored_withhold_no_number_and_come_later(catalog: 
     assert files["traceback.txt"] == "Traceback: line 1\nDiverged: nan"
 
 
+def test_what_was_drawn_of_a_trial_is_among_its_artifacts(catalog: Catalog, tmp_path: Path) -> None:
+    tracker = _local(catalog, tmp_path)
+    _train(catalog, 0, state="running")
+    _train(catalog, 1, state="failed")
+    tracker.deliver()
+    folders = {number: tmp_path / "studies" / "digits" / "trials" / f"000{number}" / "pictures" for number in (0, 1)}
+    for number, folder in folders.items():
+        folder.mkdir(parents=True)
+        for name in ("first_layer.png", ".activations.png.tmp"):
+            (folder / name).write_bytes(b"a picture of %d" % number)
+    (folders[0] / "activations.png").write_bytes(b"activations")
+    catalog.end_trial(catalog.trial(_study(catalog).id, 0).id, "complete", value=0.5, reason=None, facts={})
+    tracker.deliver()
+    assert not catalog.owes(_study(catalog).id)
+    run_id = _children(tracker)["0"].info.run_id
+    assert [file.path for file in tracker.client.list_artifacts(run_id)] == ["pictures", "recipe.yaml"]
+    stored = {Path(file.path).name for file in tracker.client.list_artifacts(run_id, "pictures")}
+    assert stored == {"first_layer.png", "activations.png"}
+    picture = tracker.client.download_artifacts(run_id, "pictures/first_layer.png", str(tmp_path))
+    assert Path(picture).read_bytes() == b"a picture of 0"
+
+
 def _losing_its_answer(call: Callable[..., object]) -> Callable[..., object]:
     """The call, done by a server whose answer is lost."""
 
