@@ -46,6 +46,7 @@ def test_a_silenced_block_is_its_shortcut(norm: Norm, stride: int) -> None:
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.zeros_(module.bias)  # as initialise does
     assert torch.equal(block(images), expected)
+    assert block.conv1.weight.any()  # or the branch could never learn
 
 
 @pytest.mark.parametrize("norm", NORMS)
