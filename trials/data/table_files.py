@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trials.data.cells import as_numbers, factorize
 from trials.data.checks import Column, ColumnType, Source
-from trials.data.table import as_numbers, factorize
 from trials.errors import DataError
 from trials.locate import one_line
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from trials.data.table import moments
+from trials.data.moments import moments
 from trials.errors import DataError
 
 

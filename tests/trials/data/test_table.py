@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trials.data import Column, Preprocess
-from trials.data.table import TablePreprocess, category_name, factorize, moments
+from trials.data.table import TablePreprocess
 
 NAN = np.nan
 COLUMNS = (
@@ -110,13 +110,6 @@ def test_a_column_that_does_not_vary_is_zero_and_one_that_is_all_missing_is_mark
     assert fitted([[1.1, 5.0]]).tolist() == [[1, 5, 0]]
 
 
-def test_moments_are_those_of_numpy_and_rounding_is_no_spread() -> None:
-    values = np.random.default_rng(0).normal(5, 3, 1000)
-    assert moments(values) == (values.mean(), values.std())
-    assert moments(np.full(1000, 0.1)) == (0.1, 0.0)
-    assert moments(np.array([1e9, np.nextafter(1e9, 2e9)]))[1] == 0.0
-
-
 def test_json_and_pickle_round_trips_give_the_same_tensor() -> None:
     before = FITTED(FRAME)
     values = json.loads(json.dumps(FITTED.to_dict()))
@@ -129,22 +122,6 @@ def test_json_and_pickle_round_trips_give_the_same_tensor() -> None:
 def test_columns_say_what_rows_are_made_of() -> None:
     assert FITTED.columns() == [("age", "long"), ("job", "string"), ("pay", "double"), ("city", "string")]
     assert FITTED.describe_raw() == (np.dtype(object), (4,))
-
-
-def test_categories_are_sorted_numbers_by_size_and_missing_ones_have_no_code() -> None:
-    codes, names = factorize(pd.Series([10, 9, None, 2.5, 10]))
-    assert names == ("2.5", "9", "10")
-    assert codes.tolist() == [2, 1, -1, 0, 2]
-    assert factorize(pd.Series(["b", None, "a"]))[1] == ("a", "b")
-
-
-def test_a_category_has_one_name_however_its_column_is_read() -> None:
-    assert category_name(94110) == category_name(94110.0) == category_name(np.float32(94110)) == "94110"
-    assert category_name("94110") == "94110"
-    assert category_name(np.True_) == category_name(True) == "True"
-    codes, names = factorize(pd.Series([1, "1", "x"], dtype=object))
-    assert names == ("1", "x")
-    assert codes.tolist() == [0, 0, 1]
 
 
 def test_a_batch_is_not_written_to() -> None:
