@@ -13,6 +13,7 @@ from rich.table import Table
 from sweeper.catalog import ENDED, Catalog, StudyRow, TrialRow
 from sweeper.lease import is_held
 from sweeper.rank.leaderboard import Gain, figure, gain_of_averaging, rank
+from sweeper.report.learning_curve import FRACTION, Point, learning_curve, rows
 from sweeper.settings import Settings, without_password
 from sweeper.study_folder import StudyFolder
 from sweeper.view import STYLES, describe
@@ -75,6 +76,10 @@ def describe_study(catalog: Catalog, name: str, settings: Settings) -> dict[str,
         ],
         "leaderboard": [
             {"kind": row.kind, "trial": row.trial, "value": row.value, "path": str(folder / row.path)} for row in ranked
+        ],
+        "learning_curve": [
+            {"low": point.low, "high": point.high, "trials": len(point.trials), "best": point.best}
+            for point in _learning_curve(catalog, study)
         ],
         "winner": _winner(study),
     }
@@ -141,6 +146,7 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     for place, row in enumerate(ranked[:LEADERBOARD_ROWS], start=1):
         table.add_row(str(place), row.kind, f"{row.trial:04d}", figure(row.value))
     console.print(table)
+    _print_learning_curve(_learning_curve(catalog, study), study.metric, console)
     lines = []
     if len(ranked) > LEADERBOARD_ROWS:
         more = command(settings, "show", name, "--json")
@@ -164,6 +170,23 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     else:
         lines.append(f"browse it: {without_password(settings.tracking_uri)}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _learning_curve(catalog: Catalog, study: StudyRow) -> list[Point]:
+    """The curve of a study that is finished and varied the share of the training split; else no points."""
+    return [] if study.winner is None else learning_curve(catalog.trials(study.id), study.metric)
+
+
+def _print_learning_curve(points: list[Point], metric: str, console: Console) -> None:
+    if not points:
+        return
+    console.print(f"learning curve: best {metric} by {FRACTION}", markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=None)
+    for column in (FRACTION, "trials", "best"):
+        table.add_column(column, justify="right")
+    for row in rows(points):
+        table.add_row(*row)
+    console.print(table)
 
 
 def _epochs(trial: dict[str, Any]) -> str:

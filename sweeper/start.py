@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import sys
 from collections import Counter
-from contextlib import closing, nullcontext, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,12 @@ from sweeper import show
 from sweeper.catalog import ENDED, Catalog, StudyRow
 from sweeper.dispatch import InProcessWorkers, RayWorkers, import_paths
 from sweeper.errors import StoreError, StudyError, StudyFailed, StudyHeld, TrackingError
+from sweeper.hand_over import hand_over
 from sweeper.interrupt import STOPPED, stop_as_interrupt
 from sweeper.lease import Lease
 from sweeper.pretrained import with_fetched_models
 from sweeper.provenance import git_state, host, user, versions
-from sweeper.publish import publish_winner, requirements
+from sweeper.publish import publish_winner
 from sweeper.rank.leaderboard import rank
 from sweeper.run import run_study
 from sweeper.runner import TRAIN
@@ -28,7 +29,7 @@ from sweeper.settings import Settings
 from sweeper.storage import keep_resume_points, remove_leftovers
 from sweeper.study import Study, load_study
 from sweeper.study_folder import StudyFolder
-from sweeper.tracking import Tracker, log_model
+from sweeper.tracking import Tracker
 from sweeper.view import LineView, LiveView, Scoreboard, open_view
 
 if TYPE_CHECKING:
@@ -261,41 +262,8 @@ def _remove_what_is_not_needed(call: Call) -> None:
 
 
 def _deliver(call: Call) -> None:
-    _hand_over(call)
+    hand_over(call)
     show.print_results(call.catalog, call.study.name, call.settings, call.console)
-
-
-def _hand_over(call: Call) -> None:
-    """Deliver what MLflow is still owed of a finished study: epochs, runs, and the model, once."""
-    catalog, row, tracker = call.catalog, call.row, call.tracker
-    winner = catalog.study(row.name).winner
-    if winner is None or ("model_version" in winner and not tracker.owes()):
-        return
-    status = call.console.status("handing the results to MLflow") if call.console.is_terminal else nullcontext()
-    with status:
-        delivered = tracker.close()
-        winner = catalog.study(row.name).winner or winner  # another MLflow than before is owed the model again
-        if delivered and "model_version" not in winner:
-            try:
-                package = call.folder.package(winner["package"])
-                model_version = log_model(tracker, package, name=row.name, requirements=requirements())
-                tracker.end("FINISHED", _numbers(winner))
-                catalog.set_study(row.id, winner={**winner, "model_version": model_version})
-            except TrackingError as error:
-                tracker.last_error = str(error)
-    if tracker.last_error is not None:
-        again = show.command(call.settings, "start", str(call.study.path))
-        call.say(f"{tracker.last_error}; what it is owed is kept and delivered by: {again}")
-
-
-def _numbers(winner: dict[str, Any]) -> dict[str, float]:
-    """The winner's metrics as the parent run shows them."""
-    return {
-        "winner.trial": float(winner["trial"]),
-        "winner.test_looks": float(winner["test_looks"]),
-        **{f"winner.selection.{name.removeprefix('validation.')}": v for name, v in winner["selection"].items()},
-        **{f"winner.{name}": value for name, value in winner["test"].items()},
-    }
 
 
 def _tags(study: Study) -> dict[str, str]:

@@ -17,6 +17,7 @@ class StudyFolder:
         self.trials = self.root / "trials"
         self.pretrained = self.root / "pretrained.json"
         """Which versions of registered models its trials start from."""
+        self.learning_curve = self.root / "learning_curve.png"
 
     def trial(self, number: int) -> Path:
         """The folder of one trial; what is in it is `trials.checkpoint.TrialFolder`'s."""
