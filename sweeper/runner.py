@@ -6,6 +6,8 @@ A trial calls back (`report`), an orchestrator asks (`advance`): this turns one 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import importlib
 import os
@@ -27,6 +29,8 @@ TrainFunction = Callable[[Recipe, Path, Callable[[EpochReport], bool]], TrialRes
 TRAIN = "trials.train:run_trial"
 """Where the function that trains one recipe is imported from."""
 SHARE_IT = "SWEEPER_HOME must be a folder that all nodes share"
+CLOSING_SECONDS = 10.0
+"""How long a trial that is stopped in the midst of an epoch may take to get out."""
 WORTH_COLLECTING_BYTES = 64 << 20
 """A collection takes 0.17 s once torch is loaded: only for a worker that seems to keep more than this."""
 
@@ -122,14 +126,18 @@ class Runner:
         return self._events.get()
 
     def close(self) -> None:
-        """End the thread after the trial that is running, if any, is told to stop."""
+        """End the thread, in the midst of a trial too: inside torch when Python ends, it would abort the process."""
         self._answers.put(False)
         self._jobs.put(None)
+        if self._thread is not None:
+            raise_in(self._thread, SystemExit)
+            self._thread.join(CLOSING_SECONDS)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            event = self._run(job)
-            self._events.put(event)
+        with contextlib.suppress(SystemExit):  # by `close`
+            while (job := self._jobs.get()) is not None:
+                event = self._run(job)
+                self._events.put(event)
 
     def _run(self, job: Job) -> Event:
         event = self._outcome(job)
@@ -172,6 +180,11 @@ def import_from(path: str) -> Any:
     """What `module:name` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def raise_in(thread: threading.Thread, error: type[BaseException]) -> None:
+    """Raise ``error`` in a thread at its next line of Python."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(error))
 
 
 def set_threads(threads: int) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import threading
+import time
 from pathlib import Path
 
 import torch
@@ -52,6 +54,18 @@ def test_what_a_trial_raises_becomes_one_line_and_the_runner_lives_on(tmp_path: 
         assert not event.lost
         assert "in always_raises" in event.traceback
     runner.close()
+
+
+def test_closing_stops_a_trial_in_the_midst_of_an_epoch(tmp_path: Path, fakes: Path) -> None:
+    runner = Runner("endless_training:never_ends")
+    runner.start(_job(tmp_path, fakes))
+    answering = threading.Thread(target=runner.advance, args=(True,), daemon=True)
+    answering.start()
+    time.sleep(0.05)
+    runner.close()
+    assert (tmp_path / "put-away").exists()
+    answering.join(5)
+    assert not {thread.name for thread in threading.enumerate()} & {"trial", answering.name}
 
 
 def test_a_function_that_is_not_there_is_a_failed_trial(tmp_path: Path, fakes: Path) -> None:

@@ -1,0 +1,21 @@
+"""A trial that is always in the midst of an epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from trials.recipe import Recipe
+from trials.result import EpochReport, TrialResult
+
+
+def never_ends(recipe: Recipe, folder: Path, report: Callable[[EpochReport], bool]) -> TrialResult:
+    """Tells one epoch and is in the second one for ever; leaves a note when it is stopped there."""
+    metrics = {"validation.accuracy": 0.5, "validation.loss": 0.5}
+    report(EpochReport(epoch=1, epochs=2, metrics=metrics, seconds=0.1))
+    try:
+        while True:
+            time.sleep(0.01)
+    finally:
+        (folder / "put-away").touch()
