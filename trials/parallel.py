@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def follow(parent: Connection) -> None:
     """What a child process does: train along with rank 0, and say how it went."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is rank 0's to hear
     job: Job = parent.recv()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent, job), daemon=True).start()
     torch.set_num_threads(job.threads)
     recipe, device = Recipe.model_validate_json(job.recipe_json), torch.device(job.device)
     ranks = Ranks(job.rank, recipe.train.data_parallel)
@@ -119,10 +120,11 @@ def follow(parent: Connection) -> None:
         os._exit(1)
 
 
-def _end_with(parent: Connection) -> None:
+def _end_with(parent: Connection, job: Job) -> None:
     """End this process when its parent is gone; nothing more is ever sent."""
     with contextlib.suppress(EOFError, OSError):
         parent.recv()
+    shutil.rmtree(Path(job.store).parent, ignore_errors=True)
     os._exit(1)
 
 
