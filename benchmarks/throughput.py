@@ -2,11 +2,13 @@
 
     python ../shared/data/fetch.py cifar10
     .venv/bin/python -m benchmarks.throughput
+    .venv/bin/python -m benchmarks.throughput --options
 
 A small ResNet on a part of CIFAR-10 with crops, flips and a moving average of the weights (`benchmarks.loops` says what
 the work is). The three take turns, each time in another order. A rate is taken over whole epochs, evaluation and
 checkpoint included, after a first epoch that warms up. A ratio compares neighbours: what a turn of `run_trial` did to
-what the others did in the same round; the median over the rounds is what counts.
+what the others did in the same round; the median over the rounds is what counts. With `--options`, `run_trial` runs
+beside itself instead, one speed option changed at a time (`benchmarks.speed_options`).
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks import speed_options
 from benchmarks.loops import Timeline, Work, bare_loop, lightning_loop
 from benchmarks.results import machine, table, write_section
 from trials.data import load_splits
+from trials.data.preprocess import ArrayPreprocess
 from trials.model.build import build_model
 from trials.recipe import Recipe
 from trials.result import EpochReport
@@ -69,6 +73,7 @@ def work_of(recipe: Recipe, device: torch.device) -> Work:
     """The same work for the other loops: the same split, network and numbers."""
     splits = load_splits(recipe.data, device)
     preprocess, optimizer = splits.preprocess, recipe.train.optimizer
+    assert isinstance(preprocess, ArrayPreprocess)
     scale = torch.tensor(preprocess.scale, device=device)
     assert optimizer.name == "sgd"
     assert recipe.train.ema is not None
@@ -79,7 +84,7 @@ def work_of(recipe: Recipe, device: torch.device) -> Work:
         validation_targets=splits.selection.targets,
         mean=scale * torch.tensor(preprocess.mean, device=device).view(1, -1, 1, 1),
         std=scale * torch.tensor(preprocess.std, device=device).view(1, -1, 1, 1),
-        make_model=functools.partial(build_model, recipe.model, preprocess.shape, len(splits.classes)),
+        make_model=functools.partial(build_model, recipe.model, preprocess.spec, splits.target.outputs),
         epochs=recipe.train.epochs,
         batch_size=recipe.train.batch_size,
         lr=optimizer.lr,
@@ -165,6 +170,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    parser.add_argument("--options", action="store_true", help="compare the speed options of a recipe instead")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, on a CPU")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -174,7 +180,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "cifar10-part.npz"
         part_of_cifar10(arguments.examples, path)
-        rates, accuracies = compare(recipe_of(path, arguments), device, arguments.rounds)
+        recipe = recipe_of(path, arguments)
+        examples = len(load_splits(recipe.data, device).train)
+        if arguments.options:
+            measure = functools.partial(rate, examples=examples)
+            options = speed_options.compare(recipe, device, arguments.rounds, our_trial, measure)
+        else:
+            rates, accuracies = compare(recipe, device, arguments.rounds)
     what = (
         f"Small ResNet (width {arguments.width}, {arguments.blocks} blocks a stage), {arguments.examples} examples of "
         f"CIFAR-10, batches of {arguments.batch_size}, {arguments.precision}, {arguments.rounds} rounds of "
@@ -183,9 +195,10 @@ def main() -> None:
     command = " ".join([".venv/bin/python -m benchmarks.throughput", *sys.argv[1:]])
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     where = machine(("torch", "lightning"), gpu)
-    body = report_of(rates, accuracies, what)
+    body = speed_options.report_of(options, what) if arguments.options else report_of(rates, accuracies, what)
     print(body)
-    write_section(f"Throughput ({'GPU' if device.type == 'cuda' else 'CPU'})", command, where, body)
+    title = "Speed options" if arguments.options else "Throughput"
+    write_section(f"{title} ({'GPU' if device.type == 'cuda' else 'CPU'})", command, where, body)
 
 
 if __name__ == "__main__":
