@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,10 @@ def compare(
     names = list(options)
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            started = time.perf_counter()
             with tempfile.TemporaryDirectory() as folder:
                 timeline = trial(changed(recipe, options[name]), device, Path(folder))
-            found[name].append((rate(timeline), timeline.seconds[0], timeline.accuracies[-1]))
+            found[name].append((rate(timeline), timeline.seconds[0] - started, timeline.accuracies[-1]))
         print(", ".join(f"{name} {values[-1][0]:.0f}/s" for name, values in found.items()), flush=True)
     return found
 
