@@ -1,7 +1,7 @@
 """Trials that take no time and whose every number is known beforehand: real functions for the seam `train`.
 
-A trial's accuracy after epoch e of E is `score(lr) * e / E`, where `score` is 1 at lr = 0.1 and falls with its distance
-in decades. `raw` is worth that; `ema` is worth 0.01 more.
+A trial's accuracy after epoch e of E is `score(lr) * e / E`, where `score` is 0.9 at lr = 0.1 and falls with its
+distance in decades; each epoch of an extension is worth 0.001. `raw` is worth that; `ema` is worth 0.01 more.
 """
 
 from __future__ import annotations
@@ -24,21 +24,39 @@ def score(lr: float) -> float:
     return max(0.0, 0.9 - 0.2 * abs(math.log10(lr) + 1.0))
 
 
+def accuracy(recipe: Recipe, epoch: int) -> float:
+    top, epochs = score(recipe.train.optimizer.lr), recipe.train.epochs
+    return top * min(epoch, epochs) / epochs + 0.001 * max(0, epoch - epochs)
+
+
 def instant(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
     """Ends well, unless told to stop. Continued, it tells its newest epoch again, as the real one does."""
-    top, epochs = score(recipe.train.optimizer.lr), recipe.train.epochs
-    folder.mkdir(parents=True, exist_ok=True)
-    done = folder / "epochs"
+    epochs, checkpoints, done = recipe.epochs, folder / "checkpoints", folder / "epochs"
     start = int(done.read_text()) if done.exists() else 0
     for epoch in range(max(start, 1), epochs + 1):
+        (checkpoints / f"epoch-{epoch:04d}").mkdir(parents=True, exist_ok=True)
+        for older in sorted(checkpoints.iterdir())[:-1]:
+            older.rmdir()
         done.write_text(str(epoch))
-        value = top * epoch / epochs
-        if not report(_report(epoch, epochs, value)):
+        if not report(_report(epoch, epochs, accuracy(recipe, epoch))):
             raise Pruned(epoch)
-    kept = [_keep(folder, "ema", top + 0.01, epochs), _keep(folder, "raw", top, epochs)]
+    worth = {"ema": accuracy(recipe, epochs) + 0.01, "raw": accuracy(recipe, epochs)}
+    kept = [_keep(folder, kind, value, recipe) for kind, value in worth.items()]
     return TrialResult(
         epochs=epochs, weights=tuple(kept), parameters=1, seconds=0.1 * epochs, device="cpu", peak_memory_bytes=0
     )
+
+
+def fails_to_go_on(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """Ends well; extended, it fails after one more epoch."""
+
+    def report_or_fail(epoch: EpochReport) -> bool:
+        answer = report(epoch)
+        if recipe.extensions and epoch.epoch > recipe.extensions[-1].after_epochs:
+            raise Diverged("loss is nan")
+        return answer
+
+    return instant(recipe, folder, report_or_fail)
 
 
 def diverges(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
@@ -102,15 +120,16 @@ def _report(epoch: int, epochs: int, value: float) -> EpochReport:
     return EpochReport(epoch=epoch, epochs=epochs, metrics=metrics, seconds=0.1)
 
 
-def _keep(folder: Path, kind: str, value: float, epoch: int) -> WeightsFile:
+def _keep(folder: Path, kind: str, value: float, recipe: Recipe) -> WeightsFile:
     content = f"{kind} {value}".encode()
+    path = Path("weights", f"{kind}{f'-extended-{len(recipe.extensions)}' if recipe.extensions else ''}.safetensors")
     (folder / "weights").mkdir(exist_ok=True)
-    (folder / "weights" / f"{kind}.safetensors").write_bytes(content)
+    (folder / path).write_bytes(content)
     return WeightsFile(
         kind=kind,  # type: ignore[arg-type]
-        path=f"weights/{kind}.safetensors",
+        path=path.as_posix(),
         metrics={"validation.accuracy": value, "validation.loss": 1.0 - value},
-        epoch=epoch,
+        epoch=recipe.epochs,
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.catalog import Catalog
+from sweeper.catalog import Catalog, StudyRow, TrialRow
 from sweeper.errors import StoreError
 from trials.result import EpochReport, WeightsFile
 
@@ -19,7 +19,15 @@ def catalog(request: pytest.FixtureRequest, tmp_path: Path):
 
 
 def _study(catalog: Catalog, name: str = "digits"):
-    return catalog.add_study(name, digest="d", text="study: digits", metric="validation.accuracy", trials_asked=3)
+    return catalog.add_study(
+        name,
+        digest="d",
+        text="study: digits",
+        metric="validation.accuracy",
+        trials_asked=3,
+        file="/a/study.yaml",
+        import_paths=["/a", "/b"],
+    )
 
 
 def _report(epoch: int, accuracy: float = 0.5) -> EpochReport:
@@ -39,6 +47,7 @@ def _file(kind: str, value: float) -> WeightsFile:
 
 def test_a_study_is_made_once_and_kept_as_it_was(catalog: Catalog) -> None:
     first = _study(catalog)
+    assert (first.file, first.import_paths) == ("/a/study.yaml", ["/a", "/b"])
     again = catalog.add_study("digits", digest="other", text="other", metric="validation.loss", trials_asked=9)
     assert (again.id, again.digest, again.metric, again.trials_asked) == (first.id, "d", "validation.accuracy", 3)
     assert [study.name for study in catalog.studies()] == ["digits"]
@@ -70,6 +79,49 @@ def test_the_end_of_a_trial_and_its_weights_are_one_record(catalog: Catalog) -> 
         (0, "ema", "trials/0000/weights/ema.safetensors")
     ]
     assert catalog.count_trials(study.id) == {"complete": 1}
+
+
+def _complete(catalog: Catalog, study: StudyRow, number: int) -> TrialRow:
+    """A complete trial with one file of weights, of which the tracker has heard everything."""
+    trial = catalog.add_trial(study.id, number, params={}, recipe={"seed": number, "extensions": []})
+    kept = [(_file("raw", 0.9), f"trials/{number}/raw", 0.9)]
+    catalog.end_trial(trial.id, "complete", value=0.9, facts={"epochs": 3}, weights=kept)
+    catalog.set_trial(trial.id, run_id=f"r{number}", described=True, files_delivered=True, delivered=True)
+    return catalog.trial(study.id, number)
+
+
+def test_an_extension_is_recorded_as_a_whole_and_takes_nothing_away(catalog: Catalog) -> None:
+    study = _study(catalog)
+    first, second = (_complete(catalog, study, number) for number in (0, 1))
+    catalog.set_study(study.id, state="finished", run_id="p", winner={"trial": 0, "sha256": "s", "model_version": "4"})
+    assert not catalog.owes(study.id)
+    extension = {"after_epochs": 3, "epochs": 2}
+    longer = {"seed": 0, "extensions": [extension]}
+
+    with pytest.raises(TypeError):
+        catalog.extend_trials(study.id, {first.id: longer, second.id: None})  # type: ignore[dict-item]
+    assert catalog.trials(study.id) == [first, second], "not one without the other"
+    assert catalog.study("digits").state == "finished"
+
+    catalog.extend_trials(study.id, {first.id: longer})
+    row = catalog.study("digits")
+    assert (row.state, row.winner, row.run_id) == ("stopped", {"trial": 0, "sha256": "s"}, "p")
+    going = catalog.trial(study.id, 0)
+    assert (going.state, going.value, going.facts, going.is_extended) == ("waiting", 0.9, {"epochs": 3}, True)
+    assert going.recipe == longer
+    assert not second.is_extended
+    assert [kept.trial for kept in catalog.weights(study.id)] == [0, 1]
+    assert [kept.trial for kept in catalog.weights(study.id, of="complete")] == [1]
+    assert [trial.number for trial in catalog.owed_files(study.id)] == [0], "its recipe is another"
+    assert catalog.owed_trials(study.id) == [], "its end is not known yet"
+
+    catalog.drop_extension(going, "its extension failed: Diverged")
+    dropped = catalog.trial(study.id, 0)
+    assert (dropped.state, dropped.recipe, dropped.value) == ("complete", first.recipe, 0.9)
+    assert dropped.reason == "its extension failed: Diverged"
+    assert [trial.number for trial in catalog.owed_trials(study.id)] == [0]
+    catalog.extend_trials(study.id, {first.id: longer})
+    assert catalog.trial(study.id, 0).reason is None
 
 
 def test_what_the_tracker_is_owed_shrinks_as_it_is_delivered(catalog: Catalog) -> None:

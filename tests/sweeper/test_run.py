@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from fake_training import score
+from fake_training import accuracy, score
 
 from sweeper.catalog import Catalog
 from sweeper.dispatch import InProcessWorkers
@@ -16,6 +18,7 @@ from sweeper.run import run_study
 from sweeper.search import Search
 from sweeper.study import load_study
 from sweeper.study_folder import StudyFolder
+from trials.recipe import Recipe
 from trials.result import EpochReport
 
 WriteStudy = Callable[..., Path]
@@ -28,9 +31,10 @@ class Watcher:
     lines: list[str] = field(default_factory=list)
     stop_after_reports: int | None = None
     reports: int = 0
+    on_end: Callable[[], None] = lambda: None
 
     def started(self, number: int, params: Mapping[str, Any], epochs: int, after_epochs: int = 0) -> None:
-        self.lines.append(f"{number} started")
+        self.lines.append(f"{number} goes on after {after_epochs} to {epochs}" if after_epochs else f"{number} started")
 
     def reported(self, number: int, report: EpochReport) -> None:
         self.reports += 1
@@ -38,7 +42,8 @@ class Watcher:
             raise KeyboardInterrupt
 
     def ended(self, number: int, state: str, value: float | None, reason: str | None) -> None:
-        self.lines.append(f"{number} {state}")
+        self.lines.append(f"{number} {state}" + (f": {reason}" if state == "complete" and reason else ""))
+        self.on_end()
 
     def tick(self) -> None:
         pass
@@ -55,8 +60,8 @@ class Bench:
     def url(self) -> str:
         return f"sqlite:///{self.folder / 'a.db'}"
 
-    def run(self, file: Path, train: str = "instant", stop_after_reports: int | None = None) -> Watcher:
-        study, watcher = load_study(file), Watcher(stop_after_reports=stop_after_reports)
+    def run(self, file: Path, train: str = "instant", **watching: Any) -> Watcher:
+        study, watcher = load_study(file), Watcher(**watching)
         catalog, search = Catalog(self.url), Search(study, self.url)
         workers = InProcessWorkers(f"fake_training:{train}")
         row = catalog.add_study(
@@ -78,6 +83,16 @@ class Bench:
             search.close()
             catalog.close()
         return watcher
+
+    def extend(self, *numbers: int, epochs: int) -> None:
+        """What `sweeper extend` records."""
+        with closing(self.catalog()) as catalog:
+            study, recipes = catalog.study("small"), {}
+            for number in numbers:
+                trial = catalog.trial(study.id, number)
+                extension = {"after_epochs": trial.facts["epochs"], "epochs": epochs, "schedule": "cosine", "lr": 0.1}
+                recipes[trial.id] = {**trial.recipe, "extensions": [*trial.recipe["extensions"], extension]}
+            catalog.extend_trials(study.id, recipes)
 
     def catalog(self) -> Catalog:
         return Catalog(self.url)
@@ -190,3 +205,105 @@ def test_an_end_that_only_the_catalog_heard_of_is_told_to_the_search(bench: Benc
     past = bench.history()
     assert [trial.state.name for trial in past] == ["COMPLETE", "PRUNED", "FAIL"]
     assert (past[0].value, past[1].value, past[2].user_attrs["reason"]) == (0.7, 0.2, "broke")
+
+
+def _trial_of(recipe: dict[str, Any]) -> Recipe:
+    return Recipe.model_validate_json(json.dumps(recipe))
+
+
+def test_extended_trials_go_on_and_the_search_hears_nothing_of_it(bench: Bench, write_study: WriteStudy) -> None:
+    """Under a pruner that would stop them at once: what they reach is not comparable with trials of fewer epochs."""
+    file = write_study(trials=4, pruner="{name: patient, patience_epochs: 0, min_delta: 0.01}")
+    bench.run(file)
+    before = bench.history()
+    bench.extend(1, 2, epochs=3)
+    assert bench.run(file).lines == ["1 goes on after 4 to 7", "1 complete", "2 goes on after 4 to 7", "2 complete"]
+    bench.extend(2, epochs=1)
+    assert bench.run(file).lines == ["2 goes on after 7 to 8", "2 complete"]
+    assert bench.run(file).lines == []
+    assert bench.history() == before
+
+    catalog = bench.catalog()
+    study = catalog.study("small")
+    for trial, past, epochs in zip(catalog.trials(study.id), before, (4, 7, 8, 4), strict=True):
+        recipe = _trial_of(trial.recipe)
+        assert (trial.state, trial.facts["epochs"], recipe.epochs) == ("complete", epochs, epochs)
+        assert trial.value == pytest.approx(accuracy(recipe, epochs) + 0.01)
+        assert past.value == pytest.approx(score(trial.params["train.optimizer.lr"]) + 0.01)
+        curve = {e.epoch: e.metrics["validation.accuracy"] for e in catalog.epochs(study.id)[trial.id]}
+        assert curve == pytest.approx({epoch: accuracy(recipe, epoch) for epoch in range(1, epochs + 1)})
+        last = {4: "", 7: "-extended-1", 8: "-extended-2"}[epochs]
+        assert [
+            (kept.kind, kept.path, kept.epoch) for kept in catalog.weights(study.id) if kept.trial == trial.number
+        ] == [(kind, f"trials/000{trial.number}/weights/{kind}{last}.safetensors", epochs) for kind in ("ema", "raw")]
+    catalog.close()
+
+
+@pytest.mark.parametrize("after", [1, 2, 4, 5])
+def test_an_interrupted_extension_goes_on_where_it_was(after: int, bench: Bench, write_study: WriteStudy) -> None:
+    bench.run(write_study(trials=2))
+    bench.extend(0, 1, epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(write_study(trials=2), stop_after_reports=after)
+    lines = bench.run(write_study(trials=2)).lines
+    assert lines == [
+        line
+        for number in ((0, 1) if after <= 3 else (1,))
+        for line in (f"{number} goes on after 4 to 6", f"{number} complete")
+    ]
+    catalog = bench.catalog()
+    study = catalog.study("small")
+    for trial in catalog.trials(study.id):
+        assert trial.state == "complete"
+        assert [e.epoch for e in catalog.epochs(study.id)[trial.id]] == [1, 2, 3, 4, 5, 6], "each epoch once"
+    catalog.close()
+
+
+def test_a_trial_whose_extension_fails_is_what_it_was(bench: Bench, write_study: WriteStudy) -> None:
+    bench.run(write_study(trials=2))
+    catalog = bench.catalog()
+    study = catalog.study("small")
+    before, weights = catalog.trials(study.id), catalog.weights(study.id)
+    bench.extend(0, epochs=3)
+    assert catalog.trial(study.id, 0).state == "waiting"
+    assert catalog.weights(study.id) == weights
+    lines = bench.run(write_study(trials=2), train="fails_to_go_on").lines
+    assert lines == ["0 goes on after 4 to 7", "0 complete: its extension failed: Diverged: loss is nan"]
+    after = catalog.trials(study.id)
+    assert after[0].reason == "its extension failed: Diverged: loss is nan"
+    assert [replace(trial, reason=None, delivered=False, files_delivered=False) for trial in after] == before
+    assert catalog.weights(study.id) == weights
+    assert [e.epoch for e in catalog.epochs(study.id)[before[0].id]] == [1, 2, 3, 4, 5], (
+        "what was trained is not denied"
+    )
+    assert bench.run(write_study(trials=2)).lines == []
+    catalog.close()
+
+
+def test_only_the_best_trials_keep_what_an_extension_goes_on_from(bench: Bench, write_study: WriteStudy) -> None:
+    file = write_study(trials=8, pruner="{name: asha, reduction: 2}")
+    file.write_text(file.read_text() + "storage: {extendable: 2}\n")
+    held: list[set[str]] = []
+
+    def holders() -> set[str]:
+        return {path.parent.name for path in (bench.folder / "studies/small/trials").glob("*/checkpoints")}
+
+    bench.run(file, on_end=lambda: held.append(holders()))
+    catalog = bench.catalog()
+    trials = catalog.trials(catalog.study("small").id)
+    complete = [trial for trial in trials if trial.state == "complete"]
+    assert 2 < len(complete) < len(trials)
+    for ended in range(1, len(trials) + 1):
+        best = sorted((trial for trial in trials[:ended] if trial in complete), key=lambda t: -(t.value or 0.0))[:2]
+        assert held[ended - 1] == {f"{trial.number:04d}" for trial in best}
+
+    # A process that was killed before it removed anything, and a study that keeps fewer from now on.
+    for trial in trials:
+        (bench.folder / f"studies/small/trials/{trial.number:04d}/checkpoints/epoch-0004").mkdir(
+            parents=True, exist_ok=True
+        )
+    file.write_text(file.read_text().replace("extendable: 2", "extendable: 1"))
+    bench.run(file)
+    left = {int(name) for name in holders()} & {trial.number for trial in complete}
+    assert left == {max(complete, key=lambda trial: trial.value or 0.0).number}
+    catalog.close()
