@@ -11,6 +11,7 @@ import torch
 from sweeper.runner import held_bytes
 from trials import EpochReport, Recipe, load_model, run_trial
 from trials.data import load_splits
+from trials.examples import load_examples
 from trials.package import write_package
 from trials.score import score_weights
 
@@ -19,11 +20,16 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 PRECISIONS = ["fp32", "tf32", "bf16", "fp16"]
 
 
-def _recipe(precision: str) -> Recipe:
+def _recipe(precision: str, resident: str = "auto", **train: Any) -> Recipe:
     return Recipe.model_validate(
         {
             "seed": 11,
-            "data": {"source": "digits", "augment": ["random_crop"], "crop_padding": 1, "mix": "mixup"},
+            "data": {
+                "source": "digits",
+                "augment": [{"name": "random_crop", "padding": 1}],
+                "mix": "mixup",
+                "resident": resident,
+            },
             "model": {"build": "small_resnet", "width": 8, "dropout": 0.1},
             "train": {
                 "epochs": 3,
@@ -34,6 +40,8 @@ def _recipe(precision: str) -> Recipe:
                 "precision": precision,
                 "clip_norm": 1.0,
                 "ema": {"decay": 0.95},
+                "swa": {"start": 0.5},
+                **train,
             },
             "average": {"best_n": 2},
         }
@@ -76,13 +84,32 @@ def test_what_a_gpu_trained_is_worth_the_same_on_a_cpu(tmp_path: Path) -> None:
     path = tmp_path / "trial" / result.weights[0].path
     scores: list[dict[str, Any]] = [dict(score_weights(recipe, path, "test", device)) for device in ("cuda", "cpu")]
     assert scores[0]["test.loss"] == pytest.approx(scores[1]["test.loss"], rel=1e-4)
-    write_package(tmp_path / "package", recipe, path, load_splits(recipe.data, torch.device("cpu")))
+    write_package(tmp_path / "package", recipe, path, load_examples(recipe, torch.device("cpu")))
     model, preprocess = load_model(tmp_path / "package", device="cuda")
     test = load_splits(recipe.data, torch.device("cpu")).test
     raw = test.inputs.permute(0, 2, 3, 1).squeeze(-1).numpy()
     with torch.no_grad():
         hits = int((model(preprocess(raw).cuda()).argmax(dim=1).cpu() == test.targets).sum())
     assert hits / len(test) == pytest.approx(scores[0]["test.accuracy"], abs=1 / len(test))
+
+
+def test_data_on_the_host_train_alike(tmp_path: Path) -> None:
+    """The order of examples is drawn where they are, so the bytes differ; what comes out must not, by much."""
+    device = torch.device("cuda")
+    for resident, type_ in (("device", "cuda"), ("host", "cpu")):
+        assert load_splits(_recipe("fp32", resident).data, device).train.inputs.device.type == type_
+    results = [run_trial(_recipe("fp32", name), tmp_path / name, device="cuda") for name in ("device", "host")]
+    first, second = (result.weights[0].metrics["validation.accuracy"] for result in results)
+    assert first == pytest.approx(second, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", [{"channels_last": False}, {"compile": True}], ids=lambda option: next(iter(option)))
+def test_speed_options_change_nothing_but_rounding(option: dict[str, Any], tmp_path: Path) -> None:
+    plain = run_trial(_recipe("fp32", epochs=1), tmp_path / "plain", device="cuda")
+    changed = run_trial(_recipe("fp32", epochs=1, **option), tmp_path / "changed", device="cuda")
+    ours, theirs = ({file.kind: file.metrics for file in result.weights} for result in (plain, changed))
+    assert ours["raw"]["validation.loss"] == pytest.approx(theirs["raw"]["validation.loss"], rel=1e-3)
 
 
 def test_a_trial_leaves_no_memory_behind_but_its_data(tmp_path: Path) -> None:
