@@ -93,14 +93,13 @@ def test_what_a_gpu_trained_is_worth_the_same_on_a_cpu(tmp_path: Path) -> None:
     assert hits / len(test) == pytest.approx(scores[0]["test.accuracy"], abs=1 / len(test))
 
 
-def test_data_on_the_host_train_alike(tmp_path: Path) -> None:
-    """The order of examples is drawn where they are, so the bytes differ; what comes out must not, by much."""
+def test_data_on_the_host_train_the_same_bytes(tmp_path: Path) -> None:
+    """What fits on a GPU depends on what else is there, and must make no difference."""
     device = torch.device("cuda")
     for resident, type_ in (("device", "cuda"), ("host", "cpu")):
         assert load_splits(_recipe("fp32", resident).data, device).train.inputs.device.type == type_
-    results = [run_trial(_recipe("fp32", name), tmp_path / name, device="cuda") for name in ("device", "host")]
-    first, second = (result.weights[0].metrics["validation.accuracy"] for result in results)
-    assert first == pytest.approx(second, abs=0.05)
+        run_trial(_recipe("fp32", resident), tmp_path / resident, device="cuda")
+    assert _weights(tmp_path / "device") == _weights(tmp_path / "host")
 
 
 @pytest.mark.slow

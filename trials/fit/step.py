@@ -93,7 +93,8 @@ def train_epoch(fitting: Fitting, splits: Splits, vary: Variation, epoch: int, r
     count, home = len(splits.train), splits.train.inputs.device
     vary.begin_epoch(epoch)
     fitting.begin_epoch(epoch)
-    order = torch.randperm(count, generator=generator(home, recipe.seed, "order", epoch), device=home)
+    # Drawn on the host wherever the examples are: where they fit depends on what else a GPU holds.
+    order = torch.randperm(count, generator=generator(torch.device("cpu"), recipe.seed, "order", epoch)).to(home)
     batches = torch.split(order, batch_sizes(count, whole_batch_size(section)))
     score = SCORES[splits.target.task]
     reads_wait = device.type == "cuda" or fitting.ranks.size > 1
