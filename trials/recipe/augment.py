@@ -185,7 +185,7 @@ class RandomSwap(Section):
     name: Literal["random_swap"]
     """Let pairs of words change places. Order matters less than one thinks. [arXiv:1901.11196]"""
     share: BelowOne = 0.1
-    """Swaps as a share of the number of words. A swap takes two random places. [arXiv:1901.11196]"""
+    """Swaps as a share of the number of words, but at least one. A swap takes two random places. [arXiv:1901.11196]"""
 
 
 class RandomInsertion(Section):
@@ -195,11 +195,11 @@ class RandomInsertion(Section):
     """Insert a synonym of a random word of the text at a random place. A word without a synonym inserts nothing.
     [arXiv:1901.11196]"""
     share: BelowOne = 0.1
-    """Insertions as a share of the number of words. What no longer fits into `max_tokens` falls off the end.
-    [arXiv:1901.11196]"""
+    """Insertions as a share of the number of words, but at least one. What no longer fits into `max_tokens` falls off
+    the end. [arXiv:1901.11196]"""
     table: str | None = None
-    """A file with synonyms, one group a line, separated by commas; WordNet, where it is installed, when left out.
-    [arXiv:1901.11196; https://wordnet.princeton.edu]"""
+    """A file with synonyms, one group a line, separated by commas; WordNet without stop words, where it is installed,
+    when left out. Only single words that the model knows are used. [arXiv:1901.11196; https://wordnet.princeton.edu]"""
 
 
 class SynonymReplacement(Section):
@@ -210,16 +210,17 @@ class SynonymReplacement(Section):
     probability: BelowOne = 0.1
     """Share of the words that are replaced. Each is decided on its own. [arXiv:1901.11196]"""
     table: str | None = None
-    """A file with synonyms, one group a line, separated by commas; WordNet, where it is installed, when left out.
-    [arXiv:1901.11196; https://wordnet.princeton.edu]"""
+    """A file with synonyms, one group a line, separated by commas; WordNet without stop words, where it is installed,
+    when left out. Only single words that the model knows are used. [arXiv:1901.11196; https://wordnet.princeton.edu]"""
 
 
 class BackTranslation(Section):
     """Into another language and back."""
 
     name: Literal["back_translation"]
-    """Replace texts by their translation into another language and back. Each training text is translated once, and
-    kept on disk. [arXiv:1511.06709; arXiv:1904.12848]"""
+    """Replace texts by their translation into another language and back; it comes first, as it starts from the text as
+    it was written. Each training text is translated once, and kept in `$SWEEPER_DATA`.
+    [arXiv:1511.06709; arXiv:1904.12848]"""
     there: ImportPath
     """`module:function` that takes a list of texts and returns a list of translations. It may be a Hugging Face
     pipeline: answers of the form `{"translation_text": ...}` are understood. [sweeper]"""

@@ -14,14 +14,19 @@ from torch import Generator, Tensor
 
 from trials.data.augment.affine import build_affine
 from trials.data.augment.apply import Apply
+from trials.data.augment.back_translation import build_back_translation
 from trials.data.augment.color_jitter import build_color_jitter
 from trials.data.augment.crop import build_random_crop
 from trials.data.augment.custom import build_custom
 from trials.data.augment.erasing import build_erasing
 from trials.data.augment.flip import build_horizontal_flip, build_vertical_flip
 from trials.data.augment.rand_augment import build_rand_augment
+from trials.data.augment.random_deletion import build_random_deletion
+from trials.data.augment.random_insertion import build_random_insertion
+from trials.data.augment.random_swap import build_random_swap
 from trials.data.augment.resized_crop import build_random_resized_crop
 from trials.data.augment.rotation import build_rotation
+from trials.data.augment.synonym_replacement import build_synonym_replacement
 from trials.data.augment.trivial_augment import build_trivial_augment
 from trials.data.splits import Splits
 from trials.recipe import Data
@@ -37,6 +42,11 @@ AUGMENTS: dict[str, Callable[[Any, Splits], Apply]] = {
     "erasing": build_erasing,
     "rand_augment": build_rand_augment,
     "trivial_augment": build_trivial_augment,
+    "random_deletion": build_random_deletion,
+    "random_swap": build_random_swap,
+    "random_insertion": build_random_insertion,
+    "synonym_replacement": build_synonym_replacement,
+    "back_translation": build_back_translation,
     "custom": build_custom,
 }
 
