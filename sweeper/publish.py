@@ -18,7 +18,7 @@ from sweeper.provenance import git_state
 from sweeper.study_folder import StudyFolder
 from trials.recipe import Recipe
 
-REQUIREMENTS = ("torch", "torchvision", "numpy", "pydantic", "safetensors", "pillow")
+REQUIREMENTS = ("torch", "torchvision", "numpy", "pandas", "pydantic", "safetensors", "pillow")
 """What the `trials` package needs to load and run a model."""
 
 

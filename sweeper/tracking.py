@@ -290,13 +290,16 @@ def _registered_version(client: MlflowClient, name: str, run_id: str, sha256: st
 
 
 def _signature(package: Path) -> Any:
+    """What the model takes and gives: columns by name if its examples are rows of a table, else one array."""
     from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
+    from trials.data import Preprocess
     from trials.package import describe_arrays
 
     (in_type, in_shape), (out_type, out_shape) = describe_arrays(package)
-    return ModelSignature(
-        inputs=Schema([TensorSpec(in_type, (-1, *in_shape))]),
-        outputs=Schema([TensorSpec(out_type, (-1, *out_shape))]),
+    columns = Preprocess.from_dict(json.loads((package / "package.json").read_bytes())["preprocess"]).columns()
+    given = (
+        [TensorSpec(in_type, (-1, *in_shape))] if columns is None else [ColSpec(kind, name) for name, kind in columns]
     )
+    return ModelSignature(inputs=Schema(given), outputs=Schema([TensorSpec(out_type, (-1, *out_shape))]))

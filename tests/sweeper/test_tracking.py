@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mlflow.entities import Run
@@ -21,7 +22,8 @@ from sweeper.settings import Settings
 from sweeper.tracking import Tracker, log_model
 from trials.checkpoint import write_weights
 from trials.data import load_splits
-from trials.package import write_package
+from trials.model.build import build_model
+from trials.package import load_model, write_package
 from trials.recipe import Recipe
 from trials.result import EpochReport
 
@@ -453,3 +455,65 @@ def test_a_model_is_registered_once_and_loads_without_the_users_folder(
     assert done.returncode == 0, done.stderr
     ((even, odd),) = json.loads(done.stdout)
     assert (even, odd) == (pytest.approx(0.25), pytest.approx(0.75))
+
+
+PREDICT_ROWS = """\
+import mlflow, pandas
+frame = pandas.DataFrame({"advice": ["buy it", "no"], "place": ["town", None], "size": [50, 70]})
+print(mlflow.pyfunc.load_model("models:/prices@best").predict(frame).tolist())
+print(mlflow.pyfunc.load_model("models:/places@best").predict(pandas.DataFrame({"text": ["buy it", "no"]})).tolist())
+"""
+
+
+def _pack(folder: Path, data: dict[str, str], build: str) -> tuple[Path, list[list[float]]]:
+    """An untrained model of that data, packed, and what it answers to two rows."""
+    recipe = Recipe.model_validate({"data": data, "model": {"build": build}})
+    splits = load_splits(recipe.data, torch.device("cpu"))
+    torch.manual_seed(0)
+    model = build_model(recipe.model, splits.preprocess.spec, splits.target.outputs)
+    write_weights(folder / "weights.safetensors", model.state_dict())
+    write_package(folder / "package", recipe, folder / "weights.safetensors", splits)
+    model, preprocess = load_model(folder / "package")
+    if "text" in data:
+        return folder / "package", model(preprocess(["buy it", "no"])).softmax(dim=1).tolist()
+    rows = [{"size": 50, "place": "town"}, {"size": 70, "place": None}]
+    return folder / "package", model(preprocess(rows)).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default::ResourceWarning")
+def test_models_of_tables_and_texts_take_columns_by_name(tmp_path: Path) -> None:
+    rows = [
+        f"{50 + index},{'town' if index % 2 else 'field'},{(50 + index) * 1000},{'buy it' if index % 2 else 'no'}"
+        for index in range(60)
+    ]
+    (tmp_path / "houses.csv").write_text("\n".join(["size,place,price,advice", *rows]) + "\n")
+    source = f"csv:{tmp_path / 'houses.csv'}"
+    data = {
+        "prices": {"source": source, "target": "price", "task": "regression", "drop": ["advice"]},
+        "places": {"source": source, "target": "place", "text": "advice"},
+    }
+    expected = []
+    for name, build in (("prices", "mlp"), ("places", "text_gru")):
+        catalog = Catalog(f"sqlite:///{tmp_path / name}.db")
+        row = catalog.add_study(name, digest="d", text="", metric="validation.loss", trials_asked=1)
+        settings = Settings(tmp_path, catalog.url, f"sqlite:///{tmp_path / 'mlflow.db'}", None)
+        package, answers = _pack(tmp_path / name, data[name], build)
+        log_model(Tracker(settings, catalog, row, "", {}), package, name=name, requirements=[])
+        catalog.close()
+        expected.append(answers)
+
+    (tmp_path / "elsewhere").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", PREDICT_ROWS],
+        cwd=tmp_path / "elsewhere",
+        env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [np.shape(answers) for answers in found] == [(2, 1), (2, 2)]
+    for answers, wanted in zip(found, expected, strict=True):
+        assert answers == pytest.approx(np.array(wanted), rel=1e-5)
