@@ -105,8 +105,8 @@ class StudyRuns:
         numbers: dict[str, float] = {} if trial.value is None else {"value": trial.value}
         numbers |= facts.pop("weights", {})
         tags = [RunTag("state", trial.state), *[RunTag(name, str(value)) for name, value in facts.items()]]
-        if trial.reason:
-            tags.append(RunTag("reason", trial.reason[:4900]))
+        if trial.reason or trial.is_extended:  # what an earlier extension failed of holds no more
+            tags.append(RunTag("reason", (trial.reason or "")[:4900]))
         extensions = trial.recipe.get("extensions", ())
         params = flatten({f"extensions.{number}": section for number, section in enumerate(extensions, start=1)})
         self.client.log_batch(

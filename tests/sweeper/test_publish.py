@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from sweeper.errors import StoreError, StudyError
 from sweeper.publish import check_digest, publish_winner, pull
 from sweeper.rank.leaderboard import rank
 from sweeper.study_folder import StudyFolder
-from trials import Recipe, load_model, run_trial
+from trials import Recipe, load_model, run_trial, score
 from trials.data import load_splits
 
 
@@ -50,8 +52,6 @@ def _publish(finished: tuple[Catalog, StudyFolder]) -> dict[str, object]:
 def test_the_test_split_is_looked_at_once(
     finished: tuple[Catalog, StudyFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trials import score
-
     looks = []
     real = score.score_weights
     monkeypatch.setattr(score, "score_weights", lambda *a, **k: looks.append(a[2]) or real(*a, **k))
@@ -84,6 +84,42 @@ def test_what_is_pulled_is_worth_what_the_record_says(finished: tuple[Catalog, S
         "recipe.json",
         "weights.safetensors",
     ]
+
+
+def test_other_winners_are_looked_at_and_counted_and_none_is_looked_at_twice_in_a_row(
+    finished: tuple[Catalog, StudyFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, folder = finished
+    first = _publish(finished)
+    study = catalog.study("small")
+    best, other = rank(catalog.weights(study.id), study.metric)
+    # The same weights under another name, as after an extension whose best epoch is an old one.
+    again = replace(best, path=f"{best.path}-again")
+    shutil.copy(folder.root / best.path, folder.root / again.path)
+
+    looks: list[Path] = []
+    real = score.score_weights
+    monkeypatch.setattr(score, "score_weights", lambda *a, **k: looks.append(a[1]) or real(*a, **k))
+    records = []
+    for winner in (again, other, best):
+        record = publish_winner(catalog, study, winner, folder, file_folder=folder.root)
+        assert record == catalog.study("small").winner
+        assert {name: record[name] for name in ("kind", "path", "sha256")} == {
+            "kind": winner.kind,
+            "path": winner.path,
+            "sha256": winner.sha256,
+        }
+        records.append(record)
+        check_digest(folder.package(record["package"]) / "weights.safetensors", winner.sha256)
+        assert (folder.package(record["package"] - 1) / "weights.safetensors").exists(), "until it is not needed"
+    assert looks == [folder.root / row.path for row in (other, other, best, best)]
+    assert [record["test_looks"] for record in (first, *records)] == [1, 1, 2, 3]
+    assert records[0]["test"] == records[2]["test"] == first["test"] != records[1]["test"]
+
+    pulled = pull(catalog, "small", folder, tmp_path / "best")
+    assert pulled == records[2]
+    card = (tmp_path / "best" / "README.md").read_text()
+    assert "The test split was looked at 3 times, each time with the winner that the study had then" in card
 
 
 def test_a_folder_in_use_is_left_alone(finished: tuple[Catalog, StudyFolder], tmp_path: Path) -> None:
