@@ -149,7 +149,8 @@ def _train_epochs(
 def _find_lr(where: TrialFolder, fitting: Fitting, vary: Variation) -> None:
     """Train at the learning rate that a range test suggests, if it suggests one, and draw what it saw."""
     curve = find_lr(fitting, vary)
-    draw(curve, where.pictures / "lr_finder.png")
+    if fitting.ranks.leads:
+        draw(curve, where.pictures / "lr_finder.png")
     if curve.suggestion is not None:
         fitting.top_lr = curve.suggestion
 

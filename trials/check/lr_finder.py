@@ -21,7 +21,7 @@ from torch import Tensor
 from trials.checkpoint import write_whole
 from trials.errors import TrialError
 from trials.fit.fitting import Fitting
-from trials.fit.step import Variation, batch_sizes, gather_gradient
+from trials.fit.step import Variation, batch_sizes, gather_gradient, whole_batch_size
 from trials.recipe import Constant, LrFinder
 from trials.seed import generator, seed_global_state
 
@@ -147,22 +147,24 @@ def find_lr(fitting: Fitting, vary: Variation) -> LrCurve:
 
     It is made on a copy of the model with an optimizer of its own, so that nothing of ``fitting`` changes. Batches are
     drawn from a generator of their own; ``vary`` and the global random state must be set up anew before the training,
-    which each epoch does.
+    which each epoch does. All ranks make the test together, and all find the same.
     """
     section = fitting.recipe.train.lr_finder
     assert section is not None, "a range test is asked for"
     probe = _probe(fitting, vary)
-    seed_global_state(fitting.device, fitting.recipe.seed, "lr_finder")
+    seed_global_state(fitting.device, fitting.recipe.seed, "lr_finder", *fitting.ranks.place)
     groups = _groups_of_batches(probe, vary)
 
     def train_step(lr: float) -> float:
         group = next(groups)
         examples = sum(map(len, group))
+        loss = torch.zeros((), device=probe.device)
         probe.top_lr = lr
-        shares = [len(rows) / examples for rows in group]
-        losses = [gather_gradient(probe, vary, rows, share).loss for rows, share in zip(group, shares, strict=True)]
+        for rows in group:
+            share = len(rows) / examples
+            loss += share * gather_gradient(probe, vary, rows, share, is_last=rows is group[-1]).loss
         probe.update()
-        return math.fsum(share * loss.item() for share, loss in zip(shares, losses, strict=True))
+        return probe.ranks.sum_up(loss).item()
 
     return range_test(section, train_step)
 
@@ -173,7 +175,7 @@ def _probe(fitting: Fitting, vary: Variation) -> Fitting:
     plain = {"schedule": Constant(name="constant"), "ema": None, "swa": None, "compile": False}
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=plain), "extensions": ()})
     model, target = copy.deepcopy(fitting.model), vary.splits.target
-    probe = Fitting(model, recipe, target, fitting.steps_per_epoch, fitting.device, fitting.head)
+    probe = Fitting(model, recipe, target, fitting.steps_per_epoch, fitting.device, fitting.head, fitting.ranks)
     probe.begin_epoch(1)
     return probe
 
@@ -181,7 +183,7 @@ def _probe(fitting: Fitting, vary: Variation) -> Fitting:
 def _groups_of_batches(fitting: Fitting, vary: Variation) -> Iterator[tuple[Tensor, ...]]:
     """The rows of each batch of one update after the other, pass after pass over the training split, without end."""
     section, split = fitting.recipe.train, vary.splits.train
-    sizes, home = batch_sizes(len(split), section.batch_size), split.inputs.device
+    sizes, home = batch_sizes(len(split), whole_batch_size(section)), split.inputs.device
     for number in itertools.count():
         vary.begin_epoch(-number)  # draws that no epoch of a training makes
         draws = generator(home, fitting.recipe.seed, "lr_finder", number)

@@ -22,6 +22,7 @@ from trials.errors import TrialError
 from trials.fit.fitting import Fitting
 from trials.fit.step import Variation, steps_per_epoch, train_epoch
 from trials.recipe import LrFinder
+from trials.train import run_trial
 
 CPU = torch.device("cpu")
 
@@ -320,3 +321,20 @@ def test_the_suggestion_for_a_real_fitting_lies_where_training_works() -> None:
     losses = [train_epoch(fitting, vary.splits, vary, epoch, fitting.recipe).loss for epoch in (1, 2, 3, 4)]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_rate_that_one_finds_and_train_at_it(tmp_path: Path) -> None:
+    """Two batches of 16 on each of two processes are one of 64."""
+    finder = {"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.1}, "lr_finder": {"steps": 40, "start": 1e-4}}
+    results, pictures = [], []
+    for name, sizes in [("one", {"batch_size": 64}), ("two", {"batch_size": 16, "accumulate": 2, "data_parallel": 2})]:
+        recipe = recipe_of(finder | sizes, model={"build": "mlp", "width": 16})
+        results.append(run_trial(recipe, tmp_path / name, device="cpu"))
+        with Image.open(tmp_path / name / "pictures" / "lr_finder.png") as picture:
+            pictures.append(np.asarray(picture.convert("L")).astype(int))
+    one, two = results
+    assert two.lr == pytest.approx(one.lr, rel=1e-6)
+    assert one.lr != 0.1
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.01  # of 255: the same curve
+    assert two.weights[0].metrics == pytest.approx(one.weights[0].metrics, rel=1e-5)
