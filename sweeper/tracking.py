@@ -299,7 +299,7 @@ def _signature(package: Path) -> Any:
 
     (in_type, in_shape), (out_type, out_shape) = describe_arrays(package)
     columns = Preprocess.from_dict(json.loads((package / "package.json").read_bytes())["preprocess"]).columns()
-    given = (
-        [TensorSpec(in_type, (-1, *in_shape))] if columns is None else [ColSpec(kind, name) for name, kind in columns]
-    )
+    given: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in columns or ()]
+    if columns is None:
+        given = [TensorSpec(in_type, (-1, *in_shape))]
     return ModelSignature(inputs=Schema(given), outputs=Schema([TensorSpec(out_type, (-1, *out_shape))]))
