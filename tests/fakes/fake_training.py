@@ -49,14 +49,24 @@ def instant(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
 
 def fails_to_go_on(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
     """Ends well; extended, it fails after one more epoch."""
+    return instant(recipe, folder, _failing(recipe, report))
 
+
+def really_fails_to_go_on(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+    """The real training, which fails after one epoch of its extension."""
+    from trials.train import run_trial
+
+    return run_trial(recipe, folder, _failing(recipe, report))
+
+
+def _failing(recipe: Recipe, report: Report) -> Report:
     def report_or_fail(epoch: EpochReport) -> bool:
         answer = report(epoch)
         if recipe.extensions and epoch.epoch > recipe.extensions[-1].after_epochs:
             raise Diverged("loss is nan")
         return answer
 
-    return instant(recipe, folder, report_or_fail)
+    return report_or_fail
 
 
 def diverges(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
