@@ -89,7 +89,7 @@ train:
   batch_size: {{choice: [32, 64, 128]}}
   optimizer:                  # each option brings parameters of its own
     choice:
-      - {{name: sgd, lr: {{log: [0.01, 0.5]}}, momentum: {{uniform: [0.8, 0.98]}}, weight_decay: {{log: [1e-5, 1e-2]}}}}
+      - {{name: sgd, lr: {{log: {sgd_lr}}}, momentum: {{uniform: [0.8, 0.98]}}, weight_decay: {{log: [1e-5, 1e-2]}}}}
       - {{name: adamw, lr: {{log: [1e-4, 1e-2]}}, weight_decay: {{log: [1e-4, 1e-1]}}}}
   schedule: {{name: one_cycle}}   # or constant, cosine, step and others
   precision: fp32             # or bf16, fp16, tf32 on a GPU
@@ -114,6 +114,9 @@ METRICS = {
     "classification": "validation.accuracy # or validation.balanced_accuracy, validation.loss",
     "regression": "validation.rmse     # in units of the target; or validation.mae, validation.r2, validation.loss",
 }
+
+SGD_LRS = {"classification": "[0.01, 0.5]", "regression": "[0.001, 0.1]"}
+"""A squared error explodes where a cross entropy does not yet."""
 
 TABLES = ("csv", "parquet")
 
@@ -146,9 +149,8 @@ def starter(
     for option, given in (("--target", target), ("--task", task), ("--text", text)):
         if given is not None:
             raise StudyError(f"{source}: found {option} {given}, expected a table beside it: a .csv or .parquet file")
-    metric = METRICS["classification"]
     if source == "digits":
-        rest = IMAGE_MODEL.format(build="small_convnet") + REST.format(epochs=12, trials=24, metric=metric)
+        rest = IMAGE_MODEL.format(build="small_convnet") + _rest("classification", epochs=12, trials=24)
         return HEAD.format(name="my-digits") + DIGITS + rest
     folder = Path(source.removeprefix("folder:"))
     where = folder.expanduser()
@@ -160,8 +162,13 @@ def starter(
         wanted = "expected a folder with one subfolder of images per class"
         raise StudyError(f"{folder}: found {len(classes)} subfolders, {wanted}")
     data = FOLDER.format(source=json.dumps(f"folder:{_seen_from(out, folder)}", ensure_ascii=False))
-    rest = IMAGE_MODEL.format(build="small_resnet") + REST.format(epochs=20, trials=30, metric=metric)
+    rest = IMAGE_MODEL.format(build="small_resnet") + _rest("classification", epochs=20, trials=30)
     return HEAD.format(name=_study_name(where.resolve().name, "images")) + data + rest
+
+
+def _rest(task: Task, epochs: int, trials: int) -> str:
+    """All behind the model."""
+    return REST.format(epochs=epochs, trials=trials, metric=METRICS[task], sgd_lr=SGD_LRS[task])
 
 
 def _of_table(table: Path, out: Path, target: str | None, task: Task, text: str | None) -> str:
@@ -183,7 +190,7 @@ def _of_table(table: Path, out: Path, target: str | None, task: Task, text: str 
         "target": _as_yaml(target),
     }
     name = _study_name(table.expanduser().resolve().stem, "table")
-    rest = REST.format(epochs=20, trials=30, metric=METRICS[task])
+    rest = _rest(task, epochs=20, trials=30)
     if text is None:
         return HEAD.format(name=name) + TABLE.format(**said) + TABLE_MODEL + rest
     return HEAD.format(name=name) + TEXTS.format(**said, text=_as_yaml(text)) + TEXT_MODEL + rest
