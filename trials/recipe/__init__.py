@@ -66,7 +66,6 @@ from trials.recipe.section import Count, Fraction, ImportPath, NotNegative, Open
 from trials.recipe.train import Average, EarlyStop, Ema, LrFinder, Swa, Train
 from trials.result import Metric
 
-
 DEFAULT_METRICS: dict[str, Metric] = {"classification": "validation.accuracy", "regression": "validation.loss"}
 """What "better" means where nothing is said, by task."""
 

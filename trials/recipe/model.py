@@ -128,7 +128,8 @@ class TextGru(_Network):
     """Word embeddings and a gated recurrent unit."""
 
     build: Literal["text_gru"]
-    """Embed words, read them with a GRU, and classify the mean of its outputs. Padding is left out. [arXiv:1406.1078]"""
+    """Embed words, read them with a GRU, and classify the mean of its outputs. Padding is left out.
+    [arXiv:1406.1078]"""
     width: Count = 64
     """Size of a word's embedding. [sweeper]"""
     hidden: Count = 64
