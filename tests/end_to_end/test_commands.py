@@ -225,7 +225,7 @@ def test_help_has_an_example(sweeper: SweeperCommand, command: str) -> None:
 def test_help_of_the_whole_names_all_commands(sweeper: SweeperCommand) -> None:
     done = sweeper.run("--help")
     assert done.returncode == 0
-    assert set(main.commands) == {"start", "list", "show", "ui", "pull", "init", "schema"}
+    assert set(main.commands) == {"start", "extend", "list", "show", "ui", "pull", "init", "schema"}
     listed = [line for line in done.stdout.split("Commands:\n")[1].splitlines() if line[2:3].strip()]
     assert [line.split()[0] for line in listed] == sorted(main.commands)
 
@@ -239,7 +239,7 @@ def test_help_of_the_whole_names_all_commands(sweeper: SweeperCommand) -> None:
         (["start", "fine.yaml", "--home", "fine.yaml/below"], 1, "fine.yaml"),
         (["start", "."], 2, "."),
         (["ui"], 1, "nothing to show yet; begin with: sweeper start study.yaml"),
-        (["init", "absent/"], 2, "absent: found no such folder, expected `digits` or a folder of images"),
+        (["init", "absent/"], 2, "absent: found no such folder, expected `digits`, a folder of images, or a .csv"),
         (["init", "-o", "absent/study.yaml"], 1, "absent/study.yaml: No such file or directory"),
         (["pull"], 2, "Missing argument 'STUDY'"),
         (["strat"], 2, "strat"),
