@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from trials.errors import DataError, Diverged, ModelError, OutOfMemory, Pruned, TrialError
+from trials.errors import DataError, Diverged, ModelError, OutOfMemory, ProcessLost, Pruned, TrialError
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult, WeightsFile
 
@@ -26,6 +26,7 @@ __all__ = [
     "EpochReport",
     "ModelError",
     "OutOfMemory",
+    "ProcessLost",
     "Pruned",
     "Recipe",
     "TrialError",

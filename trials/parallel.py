@@ -74,7 +74,7 @@ def all_ranks(recipe: Recipe, folder: Path, examples: int, device: torch.device)
     if size == 1:
         yield ALONE
         return
-    devices = _devices(size, examples, device)
+    devices = rank_devices(size, examples, device)
     with (
         tempfile.TemporaryDirectory(prefix="sweeper-") as home,
         _shared_threads(size) as threads,
@@ -86,11 +86,12 @@ def all_ranks(recipe: Recipe, folder: Path, examples: int, device: torch.device)
         children.wait_until_ready()
         children.watch(on_failure=_abort if device.type == "cuda" else lambda: None)
         try:
-            with _process_group(Ranks(0, size), device, store):
+            with process_group(Ranks(0, size), device, store):
                 yield Ranks(0, size)
         except Exception as error:
             failure = children.failure(_LAST_WORDS_SECONDS if isinstance(error, RuntimeError) else 0.0)
-            if failure is None:
+            all_alike = isinstance(error, TrialError) and not isinstance(failure, ProcessLost)
+            if failure is None or all_alike:
                 raise
             raise failure from error
 
@@ -109,7 +110,7 @@ def follow(parent: Connection) -> None:
 
         splits = load_examples(recipe, device)
         parent.send(_READY)
-        with _process_group(ranks, device, job.store):
+        with process_group(ranks, device, job.store):
             train_along(recipe, Path(job.folder), splits, device, ranks)
         parent.send(_DONE)
     except BaseException as error:  # noqa: BLE001  the user's own code may raise anything, SystemExit too
@@ -136,7 +137,7 @@ def _as_trial_error(error: BaseException, ranks: Ranks) -> TrialError:
     )
 
 
-def _devices(size: int, examples: int, device: torch.device) -> list[torch.device]:
+def rank_devices(size: int, examples: int, device: torch.device) -> list[torch.device]:
     """The device of each rank: ``device`` and those after it."""
     key = f"train.data_parallel: found {size} processes"
     if size > examples:
@@ -164,11 +165,11 @@ def _shared_threads(size: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _process_group(ranks: Ranks, device: torch.device, store: str) -> Iterator[None]:
+def process_group(ranks: Ranks, device: torch.device, store: str) -> Iterator[None]:
     """Torch's default process group over all ranks."""
     if dist.is_initialized():
         raise TrialError("train.data_parallel: another trial trains in this process; expected one at a time")
-    on_gpu = device.type == "cuda"
+    on_gpu, hook = device.type == "cuda", sys.excepthook
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
         store=dist.FileStore(store, ranks.size),  # type: ignore[attr-defined]
@@ -177,6 +178,7 @@ def _process_group(ranks: Ranks, device: torch.device, store: str) -> Iterator[N
         timeout=_MEETING,
         device_id=device if on_gpu else None,
     )
+    sys.excepthook = hook  # torch's own would go on to say "[rank0]" before every line of a traceback
     try:
         dist.set_timeout(_WAITING)
         with torch.cuda.device(device) if on_gpu else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""A trial that is always in the midst of an epoch."""
+"""Trials that do not come to their end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from trials.errors import ProcessLost
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult
 
@@ -19,3 +20,8 @@ def never_ends(recipe: Recipe, folder: Path, report: Callable[[EpochReport], boo
             time.sleep(0.01)
     finally:
         (folder / "put-away").touch()
+
+
+def loses_a_process(recipe: Recipe, folder: Path, report: Callable[[EpochReport], bool]) -> TrialResult:
+    """One of the processes that train together died."""
+    raise ProcessLost("train.data_parallel: process 1 of 2 died (SIGKILL)")

@@ -68,6 +68,13 @@ def test_closing_stops_a_trial_in_the_midst_of_an_epoch(tmp_path: Path, fakes: P
     assert not {thread.name for thread in threading.enumerate()} & {"trial", answering.name}
 
 
+def test_a_trial_that_lost_a_process_may_go_on(tmp_path: Path, fakes: Path) -> None:
+    event = Runner("endless_training:loses_a_process").start(_job(tmp_path, fakes))
+    assert isinstance(event, Failed)
+    assert event.lost
+    assert event.reason == "ProcessLost: train.data_parallel: process 1 of 2 died (SIGKILL)"
+
+
 def test_a_function_that_is_not_there_is_a_failed_trial(tmp_path: Path, fakes: Path) -> None:
     runner = Runner("no_such_module:train")
     event = runner.start(_job(tmp_path, fakes))

@@ -15,6 +15,7 @@ SURFACE = {
     "EpochReport",
     "ModelError",
     "OutOfMemory",
+    "ProcessLost",
     "Pruned",
     "Recipe",
     "TrialError",
