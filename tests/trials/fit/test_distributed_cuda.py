@@ -1,4 +1,4 @@
-"""What `test_distributed.py` shows with gloo, with NCCL, as far as one GPU can: a single rank. Skipped without a GPU."""
+"""What `test_distributed.py` shows with gloo, with NCCL, as far as one GPU can: one rank. Skipped without a GPU."""
 
 from __future__ import annotations
 
