@@ -31,6 +31,9 @@ def test_has_a_fixture_that_skips(browser):
 def test_needs_a_gpu():
     pytest.skip("needs a CUDA device")
 
+def test_needs_real_data():
+    pytest.skip("real data: adult.csv is not there")
+
 @pytest.mark.xfail(reason="known", strict=True)
 def test_is_expected_to_fail():
     assert False
@@ -47,11 +50,13 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
 
 def test_skips_stay_skips_by_default(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SWEEPER_FORBID_SKIPS", raising=False)
-    suite.runpytest_subprocess().assert_outcomes(passed=1, skipped=5, xfailed=1)
+    suite.runpytest_subprocess().assert_outcomes(passed=1, skipped=6, xfailed=1)
 
 
-def test_skips_fail_when_forbidden_except_for_cuda(suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skips_fail_when_forbidden_except_for_cuda_and_real_data(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SWEEPER_FORBID_SKIPS", "1")
     result = suite.runpytest_subprocess("--continue-on-collection-errors")
-    result.assert_outcomes(passed=1, failed=1, errors=3, skipped=1, xfailed=1)
+    result.assert_outcomes(passed=1, failed=1, errors=3, skipped=2, xfailed=1)
     result.stdout.fnmatch_lines(["*no chromium here*", "*SWEEPER_FORBID_SKIPS=1 allows no skip*"])

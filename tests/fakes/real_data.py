@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-REAL_DATA = "real data:"
-"""How the reason of such a skip begins, by which CI, where the data cannot be, lets it pass."""
-
 
 def real_data(name: str, file: str) -> Path:
     """The file of the data set ``name`` in $SWEEPER_DATA; the test is skipped where it is not there."""
     path = Path(os.environ.get("SWEEPER_DATA", "~/.cache/sweeper-data")).expanduser() / file
     if not path.exists():
-        pytest.skip(f"{REAL_DATA} {path} is not there; python ../shared/data/fetch.py {name} lays it out")
+        # CI, where the data cannot be, knows such a skip by its first words: see tests/conftest.py.
+        pytest.skip(f"real data: {path} is not there; python ../shared/data/fetch.py {name} lays it out")
     return path
