@@ -16,6 +16,7 @@ from trials.model.convnet import ConvNet
 from trials.model.init import initialise
 from trials.model.mlp import LinearClassifier, MlpClassifier
 from trials.model.resnet import ResNet
+from trials.model.text import GruClassifier, TransformerClassifier
 from trials.recipe import Imported, Linear, Mlp, Model, SmallConvnet, SmallResnet, TextGru, TextTransformer
 
 
@@ -69,8 +70,6 @@ def _build_small_resnet(model: SmallResnet, spec: InputSpec, outputs: int) -> nn
 
 
 def _build_text_gru(model: TextGru, spec: InputSpec, outputs: int) -> nn.Module:
-    from trials.model.text import GruClassifier
-
     return GruClassifier(
         vocabulary_size=spec.vocabulary_size,
         outputs=outputs,
@@ -84,8 +83,6 @@ def _build_text_gru(model: TextGru, spec: InputSpec, outputs: int) -> nn.Module:
 
 
 def _build_text_transformer(model: TextTransformer, spec: InputSpec, outputs: int) -> nn.Module:
-    from trials.model.text import TransformerClassifier
-
     return TransformerClassifier(
         vocabulary_size=spec.vocabulary_size,
         max_tokens=spec.shape[0],

@@ -215,6 +215,21 @@ def test_an_init_without_anything_to_draw_is_refused() -> None:
         build_model(Imported(build="users_model:Bare", init="orthogonal"), SPEC, 3)
 
 
+@pytest.mark.parametrize("model", TEXT_MODELS, ids=lambda model: model.build)
+def test_text_models_give_one_logit_per_class_and_are_drawn_by_name(model: Model) -> None:
+    ids = torch.tensor([[4, 7, 29, 0, 0, 0, 0, 0, 0, 0, 0, 0], [1] * 12])
+    assert build_model(model, TEXT, 7)(ids).shape == (2, 7)
+    module = build_model(model.model_copy(update={"init": "orthogonal"}), TEXT, 7)
+    matrices = {name: p for name, p in module.named_parameters() if p.ndim == 2 and "embedding" not in name}
+    matrices.pop("places.weight", None)
+    for name, matrix in matrices.items():
+        is_stacked = "weight_" in name or "in_proj" in name  # gates, or query, key and value, of 64 units each
+        for part in matrix.split(64) if is_stacked else [matrix]:
+            wide = part if len(part) <= part.shape[1] else part.T
+            torch.testing.assert_close(wide @ wide.T, torch.eye(len(wide)), atol=1e-5, rtol=0)
+    assert len(matrices) == (5 if model.build == "text_gru" else 9)
+
+
 @pytest.mark.parametrize("init", ["default", "xavier_uniform"])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 @pytest.mark.parametrize("zero", [True, False])

@@ -118,6 +118,14 @@ def test_the_vector_of_padding_is_zero_and_stays(build: Build) -> None:
     assert bool(model.embedding.weight.grad[torch.tensor(TEXTS[0])].any(dim=1).all())
 
 
+def test_embeddings_start_small() -> None:
+    torch.manual_seed(0)
+    model = TransformerClassifier(400, 300, 2, width=64, depth=1, heads=1)
+    for weight in (model.embedding.weight[1:], model.places.weight):
+        # the standard error of a standard deviation from n numbers is 1 / sqrt(2 n) of it
+        assert abs(float(weight.detach().std()) / 0.02 - 1) < 4 / (2 * weight.numel()) ** 0.5
+
+
 def test_whole_words_are_dropped_throughout_a_text() -> None:
     embedding = WordEmbedding(WORDS, 4, 0.25).train()
     nn.init.ones_(embedding.weight)
