@@ -15,7 +15,7 @@ from small_splits import features, random_split, recipe_of, splits_of
 from torch import Tensor, nn
 
 from trials.data import Split, Splits, Target
-from trials.fit.distributed import Ranks
+from trials.fit.distributed import Averaged, Ranks
 from trials.fit.evaluate import Evaluation, evaluate
 from trials.fit.fitting import Fitting
 from trials.fit.step import EpochTraining, Variation, steps_per_epoch, train_epoch
@@ -60,8 +60,8 @@ def team(size: int, store: Path) -> Iterator[Team]:
                 other.send(None)
     finally:
         for process in processes:
-            process.join(20)
             process.kill()
+            process.join()
 
 
 def _serve(ranks: Ranks, orders: Connection, store: str) -> None:
@@ -165,6 +165,18 @@ def draw_dropout(ranks: Ranks, place: str) -> Tensor:
     """What dropout leaves of ten ones, and what a generator of the epoch's gives."""
     seed_global_state(CPU, SEED, place, *ranks.place)
     return nn.functional.dropout(torch.ones(64), 0.5)
+
+
+def gather_twice(ranks: Ranks, batches: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """The gradient of a weight after each of two batches, of which each rank takes row number ``rank``."""
+    weight = nn.Linear(1, 1, bias=False)
+    averaged, gradients = Averaged(weight, weight, CPU), []
+    for batch, is_last in zip(batches, (False, True), strict=True):
+        with averaged.batch(is_last):
+            averaged(batch[ranks.rank]).sum().backward()
+        assert weight.weight.grad is not None
+        gradients.append(weight.weight.grad.clone())
+    return gradients
 
 
 def decide(ranks: Ranks) -> str:

@@ -17,6 +17,7 @@ from ranks_at_work import (
     all_of,
     decide,
     draw_dropout,
+    gather_twice,
     judge,
     some_rows,
     team,
@@ -134,6 +135,14 @@ def test_each_rank_blends_its_own_examples_and_each_example_counts_the_same(rank
             parameter -= lr * parameter.grad
     check_close(made[0].state, model.state_dict())
     assert made[0].epochs[0].loss == pytest.approx(loss.item(), rel=1e-6)
+
+
+def test_ranks_meet_only_in_the_last_batch_before_an_update(ranks: Team) -> None:
+    """The gradient of ``w x`` is x: of a rank's own rows until then, and of the mean over all ranks afterwards."""
+    batches = (torch.tensor([[1.0], [2.0], [6.0]]), torch.tensor([[0.0], [30.0], [60.0]]))
+    made = ranks.run(gather_twice, batches)
+    assert [first.item() for first, _ in made] == [1.0, 2.0, 6.0]
+    assert [last.item() for _, last in made] == [33.0] * SIZE
 
 
 def test_each_rank_drops_its_own(ranks: Team) -> None:
