@@ -314,3 +314,10 @@ def test_the_life_of_a_study_that_is_extended_again_and_again(life: Life, tmp_pa
     assert len(life.curve(best)) == 6
     assert [(e.after_epochs, e.epochs) for e in life.recipe(best).extensions] == [(2, 3), (5, 1)]
     assert life.history() == history
+
+    # The file comes back and asks for less: the space is given back though nothing is left to start.
+    assert life.folder.has_resume_point(best, 6)
+    Path(life.row.file).write_text(STUDY.replace("extendable: 2", "extendable: 0"))
+    assert start(Path(life.row.file), life.settings, Console(file=io.StringIO()), in_process=True) == 0
+    life.check()
+    assert not any((life.folder.trial(number) / "checkpoints").exists() for number in range(3))

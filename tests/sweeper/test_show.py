@@ -9,8 +9,8 @@ from rich.console import Console
 
 from sweeper.catalog import Catalog
 from sweeper.settings import load_settings
-from sweeper.show import print_results, print_studies, print_study
-from trials.result import WeightsFile
+from sweeper.show import describe_study, print_results, print_studies, print_study
+from trials.result import EpochReport, WeightsFile
 
 METRIC = "validation.rmse"
 
@@ -66,6 +66,25 @@ def test_an_average_as_good_has_no_minus_before_its_zero(home: Path) -> None:
     assert lines[4].startswith(
         "averaging gained nothing (+0.0000) in validation.rmse (lower is better): best average 12.500"
     )
+
+
+def test_epochs_of_each_extension_and_looks_are_counted(home: Path) -> None:
+    catalog, out = _catalog(home, {"raw": 50123.4}, winner="raw"), io.StringIO()
+    study = catalog.study("houses")
+    assert study.winner is not None
+    catalog.set_study(study.id, winner={**study.winner, "test_looks": 3})
+    extensions = [{"after_epochs": 4, "epochs": 9}, {"after_epochs": 6, "epochs": 3}]
+    catalog.set_trial(catalog.trial(study.id, 0).id, recipe={"seed": 0, "extensions": extensions})
+    for epoch in range(1, 10):
+        catalog.add_epoch(1, EpochReport(epoch=epoch, epochs=9, metrics={METRIC: 1.0}, seconds=1.0))
+    print_study(catalog, "houses", load_settings(), Console(file=out, width=200))
+    described = describe_study(catalog, "houses", load_settings())
+    catalog.close()
+    lines = out.getvalue().splitlines()
+    assert lines[2].split()[:3] == ["0000", "complete", "4+2+3"]
+    assert any(line.startswith("winner: raw") and line.endswith(", looked at 3 times") for line in lines)
+    assert described["trials"][0]["extensions"] == extensions
+    assert described["winner"]["test_looks"] == 3
 
 
 def test_lists_of_studies_and_trials_print_the_same_digits(home: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,11 @@ def test_a_mistake_mended_a_machine_changed_a_study_defended(home: Path, tmp_pat
 
     code, said = _start(tmp_path, concurrent=2)
     assert code == 0
+    with closing(Catalog(load_settings().database_url)) as catalog:
+        row = catalog.study("small")
+    assert row.file == str(tmp_path / "study.yaml"), "for those who come without the file"
+    assert row.import_paths == [str(tmp_path), str(Path.cwd())]
+    assert "concurrent: 2" in row.text
     assert said.startswith("study 'small' is finished; nothing to start\n")
 
     with pytest.raises(StudyError, match=r"was started from a different file") as caught:

@@ -39,6 +39,21 @@ def test_a_pipe_gets_plain_lines() -> None:
     ]
 
 
+def test_a_trial_that_is_extended_goes_on_and_may_fail_without_loss() -> None:
+    out = io.StringIO()
+    board = Scoreboard("digits", "validation.accuracy", 4, {"complete": 2, "failed": 1})
+    with open_view(Console(file=out), board) as lines:
+        lines.started(1, {"train.optimizer.lr": 0.5}, 6, after_epochs=4)
+        assert (board.running[1].epoch, board.running[1].left_seconds) == (4, None)
+        lines.reported(1, _report(5, 0.5))
+        lines.ended(1, "complete", 0.75, "its extension failed: Diverged: loss is nan")
+    assert out.getvalue().splitlines() == [
+        "trial 0001 goes on after epoch 4: lr=0.5",
+        "trial 0001 complete after 5 epochs: validation.accuracy 0.7500: its extension failed: Diverged: loss is nan",
+        "4/4 trials, 0 running, 3 complete, 1 failed, best validation.accuracy 0.7500 (trial 0001)",
+    ]
+
+
 def test_a_silent_pipe_is_told_now_and_then_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(view.time, "monotonic", lambda: now[0])
