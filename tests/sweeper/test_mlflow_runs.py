@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from sweeper.catalog import Catalog
@@ -88,3 +89,6 @@ def test_an_extended_trial_goes_on_in_its_own_run(catalog: Catalog, tmp_path: Pa
     catalog.end_trial(1, "complete", value=0.625, facts=facts)
     again = _deliver(catalog, tmp_path)
     assert (again.data.params["extensions.2.after_epochs"], again.data.metrics["value"]) == ("3", 0.625)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    values = client.get_metric_history(again.info.run_id, "value")
+    assert [(point.step, point.value) for point in values] == [(0, 0.75), (1, 0.5), (2, 0.625)], "one an extension"
