@@ -22,8 +22,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from trials import Diverged, EpochReport, Recipe, TrialResult, run_trial
+from trials.checkpoint import write_weights
+from trials.data import InputSpec
+from trials.model import build_model
+from trials.recipe import SmallConvnet
 from trials.recipe.misfits import misfits
 
 EPOCHS = 3
@@ -79,7 +84,7 @@ FITTING: dict[str, list[Option]] = {
     "stop": [
         {},
         {"train.early_stop": {"patience_epochs": 1}},
-        {"train.lr_finder": {"steps": 20, "start": 1e-4, "end": 10.0}},
+        {"train.lr_finder": {"steps": 12, "start": 1e-4, "end": 10.0}},
     ],
 }
 IMAGES: dict[str, list[Option]] = {
@@ -90,7 +95,19 @@ IMAGES: dict[str, list[Option]] = {
         {"model": {"build": "small_convnet", "width": 8, "norm": "group", "spatial_dropout": 0.2}},
         {"model": {"build": "small_resnet", "width": 4, "init": "kaiming_uniform"}},
         {"model": {"build": "small_resnet", "width": 4, "norm": "none", "init": "lecun_normal"}},
-        {"model": {"build": "torchvision.models:squeezenet1_1", "init": "kaiming_normal"}, "data.image_size": 17},
+        {
+            "model": {
+                "build": "small_convnet",
+                "width": 4,
+                "pretrained": {
+                    "weights": "START",
+                    "freeze": ["stages.0"],
+                    "unfreeze_after_epochs": 1,
+                    "body_lr": 0.3,
+                },
+            }
+        },
+        {"model": {"build": "own_module:net", "init": "kaiming_normal"}, "data.image_size": 7},
     ],
     "loss": [
         {"train.loss": {"name": "cross_entropy", "label_smoothing": 0.1, "class_weights": "balanced"}},
@@ -103,7 +120,7 @@ IMAGES: dict[str, list[Option]] = {
         {"data.augment": ["rotation", "color_jitter", "erasing"]},
         {"data.augment": ["affine", {"name": "rand_augment", "magnitude": 12}]},
         {"data.augment": ["trivial_augment"]},
-        {"data.augment": [{"name": "custom", "function": "own_augment:brighter", "arguments": {"most": 20}}]},
+        {"data.augment": [{"name": "custom", "function": "own_module:brighter", "arguments": {"most": 20}}]},
     ],
     "mix": [{"data.mix": name} for name in ("none", "mixup", "cutmix", "mixup_or_cutmix")],
     "layout": [{}, {"train.channels_last": False, "data.train_fraction": 0.8}],
@@ -135,7 +152,7 @@ TEXTS: dict[str, list[Option]] = {
                 {"name": "synonym_replacement", "probability": 0.4, "table": "SYNONYMS"},
             ]
         },
-        {"data.augment": [{"name": "back_translation", "there": "own_augment:there", "back": "own_augment:back"}]},
+        {"data.augment": [{"name": "back_translation", "there": "own_module:there", "back": "own_module:back"}]},
     ],
 }
 # Optimizers meet all schedules in the first world; the others would only repeat that.
@@ -186,6 +203,7 @@ def recipes(world: str, folder: Path) -> Iterator[Recipe]:
             for path, value in factors[name][index].items():
                 put(content, path, value)
         text = json.dumps(content).replace("SYNONYMS", str(folder / "synonyms.txt"))
+        text = text.replace("START", str(folder / "start.safetensors"))
         yield Recipe.model_validate_json(text)
 
 
@@ -238,7 +256,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         }
     ).to_csv(folder / "table.csv", index=False)
     (folder / "synonyms.txt").write_text("good, fine\nbad, poor\nfilm, story, book\n")
-    (folder / "own_augment.py").write_text(OWN)
+    (folder / "own_module.py").write_text(OWN)
+    torch.manual_seed(0)
+    start = build_model(SmallConvnet(build="small_convnet", width=4), InputSpec("image", (3, 8, 8)), 3)
+    write_weights(folder / "start.safetensors", start.state_dict())
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(folder))
         patch.setenv("SWEEPER_DATA", str(folder / "cache"))
@@ -247,6 +268,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 OWN = """
 import torch
+from torch import nn
+
+def net(num_classes):
+    stem = [nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 1)]
+    return nn.Sequential(*stem, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(6, num_classes))
 
 def brighter(inputs, generator, most):
     lift = torch.randint(most + 1, (len(inputs), 1, 1, 1), generator=generator)

@@ -82,7 +82,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
             has_complex=False,
         )
         for parameter, matrix in zip(parameters, matrices, strict=True):
-            parameter.copy_(matrix.view_as(parameter))
+            # A view has been updated in place; torch refuses to copy it onto itself where its strides read otherwise, as
+            # those of 1x1 kernels do with channels last.
+            if matrix.data_ptr() != parameter.data_ptr():
+                parameter.copy_(matrix.view_as(parameter))
 
     def _step_by_adamw(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:

@@ -64,11 +64,12 @@ def test_an_update_is_nearly_orthogonal(shape: tuple[int, ...]) -> None:
     assert values.max() < 1.25
 
 
+@pytest.mark.parametrize("side", [1, 3])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_a_kernel_is_trained_as_the_matrix_of_its_rows_however_it_lies_in_memory(
-    memory_format: torch.memory_format,
+    memory_format: torch.memory_format, side: int
 ) -> None:
-    start = gradients(torch.Size((6, 4, 3, 3)), 1)[0]
+    start = gradients(torch.Size((6, 4, side, side)), 1)[0]
     kernel, matrix = nn.Parameter(start.to(memory_format=memory_format)), nn.Parameter(start.flatten(1).clone())
     settings = {"orthogonal": True, "weight_decay": 0.1}
     one: torch.optim.Optimizer = MuonWithAdamW(
