@@ -82,8 +82,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
             has_complex=False,
         )
         for parameter, matrix in zip(parameters, matrices, strict=True):
-            # A view has been updated in place; torch refuses to copy it onto itself where its strides read otherwise, as
-            # those of 1x1 kernels do with channels last.
+            # A view has been updated in place; torch refuses to copy it onto itself where its strides read otherwise,
+            # as those of 1x1 kernels do with channels last.
             if matrix.data_ptr() != parameter.data_ptr():
                 parameter.copy_(matrix.view_as(parameter))
 
