@@ -47,10 +47,11 @@ def run_trial(
     ``device`` is a GPU when there is one, unless said otherwise. The caller's random state and torch's settings are
     left as they were.
 
+    With ``train.data_parallel`` this process is the first of those that train together; the others end with this call.
+
     Raises :class:`TrialError` for keys that cannot go together, for a folder that belongs to another recipe or in which
-    another process trains,
-    :class:`DataError`, :class:`ModelError`, :class:`Diverged`, :class:`OutOfMemory`, and :class:`Pruned` after a
-    ``False``.
+    another process trains, :class:`DataError`, :class:`ModelError`, :class:`Diverged`, :class:`OutOfMemory`,
+    :class:`ProcessLost` when one of the processes dies, and :class:`Pruned` after a ``False``.
 
     >>> from trials import Recipe, run_trial
     >>> recipe = Recipe.model_validate_json('{"data": {"source": "digits"}, "model": {"build": "mlp"}}')
