@@ -32,6 +32,7 @@ REMEDIES = {
     "disk is full": "make room and start again: nothing recorded is lost",
     "unable to open database file": "make the folder writable, or choose another with --home",
     "readonly database": "make the folder writable, or choose another with --home",
+    "no such column": "it was made by an older sweeper: choose another folder with --home",
     "Connection refused": "start the server, or correct SWEEPER_DATABASE_URL",
 }
 """What to do about the faults that a person meets, by a phrase of the database's own message."""

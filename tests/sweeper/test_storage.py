@@ -106,6 +106,7 @@ def test_what_the_catalog_does_not_name_goes_but_for_a_trial_that_goes_on(
     catalog.set_study(row.id, winner=winner)
     for number in (1, 2, 3):
         _touch(folder.package(number) / "weights.safetensors")
+    _touch(folder.root / ".winner.half" / "weights.safetensors")
 
     for _ in range(2):
         remove_leftovers(catalog, row, folder)
