@@ -16,7 +16,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from sweeper.catalog import store_error, use_wal
+from sweeper.catalog.database import store_error, use_wal
 from sweeper.space import Choice, Int, Log, Parameter, Uniform
 from sweeper.study import Study
 from sweeper.study_file import Asha, Hyperband, Median, NoPruner, Patient

@@ -121,7 +121,7 @@ def test_killed_at_any_moment_an_extension_ends_as_if_it_had_not_been(
     trained: dict[int, EpochRow] = {epoch.id: epoch for epoch in records.epochs()}
     before = len(trained)
 
-    def killed(is_so: Callable[[], bool], *arguments: str | Path) -> None:
+    def killed(is_so: Callable[[], bool], *arguments: str | Path, may_be: tuple[str, ...] = ("stopped",)) -> None:
         with sweeper.running(*arguments, "--in-process") as started:
             started.wait_until(is_so)
             started.process.kill()
@@ -131,7 +131,7 @@ def test_killed_at_any_moment_an_extension_ends_as_if_it_had_not_been(
         for known, epoch in trained.items():
             assert (epochs[known].metrics, epochs[known].reported_at) == (epoch.metrics, epoch.reported_at)
         trained.update(epochs)
-        assert sweeper.show("slow")["state"] == "stopped"
+        assert sweeper.show("slow")["state"] in may_be
 
     killed(lambda: ("waiting", True) in records.states() or ("running", True) in records.states(), *EXTEND)
     refused = sweeper.run(*EXTEND)
@@ -142,7 +142,8 @@ def test_killed_at_any_moment_an_extension_ends_as_if_it_had_not_been(
     assert {kept.trial: kept for kept in records.catalog.weights(1)} != kept_from_before
     killed(lambda: records.states().count(("complete", True)) == 2, "start", study)
     (study.parent / "go").touch()
-    killed(lambda: (records.row.winner or {})["test_looks"] == 2, "start", study)
+    # The winner is known just before the study is finished, and the kill may come after that.
+    killed(lambda: (records.row.winner or {})["test_looks"] == 2, "start", study, may_be=("stopped", "finished"))
     start(sweeper, study, "--in-process")
     records.assert_named_files_are_whole()
     outcome = records.outcome()

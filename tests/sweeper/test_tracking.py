@@ -167,7 +167,7 @@ def test_delivery_twice_logs_once(catalog: Catalog, tmp_path: Path) -> None:
 
     catalog.set_trial(trial_id, run_id=None, delivered=False)
     catalog.set_study(_study(catalog).id, run_id=None)
-    with catalog._write() as connection:
+    with catalog.write() as connection:
         connection.exec_driver_sql("UPDATE sweeper_epochs SET delivered = 0")
     again = _tracker(catalog, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
     again.deliver()

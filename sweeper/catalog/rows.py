@@ -1,0 +1,106 @@
+"""What the catalog answers with: one row of each kind, as it stood when it was read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+StudyState = Literal["running", "paused", "stopped", "finished", "failed"]
+Request = Literal["stop", "pause"]
+Failure = Literal["raised", "diverged", "infeasible", "stalled", "lost"]
+TrialState = Literal["waiting", "running", "complete", "pruned", "failed"]
+ENDED: tuple[TrialState, ...] = ("complete", "pruned", "failed")
+
+
+@dataclass(frozen=True)
+class StudyRow:
+    """One row of the studies, as it stands."""
+
+    id: int
+    name: str
+    state: StudyState
+    request: Request | None
+    """What another terminal asks of whoever runs it."""
+    history: str
+    """Under which name the search keeps its history: the study's, or where that was rebuilt, ``NAME@2`` and so on."""
+    digest: str
+    text: str
+    metric: str
+    trials_asked: int
+    created_at: float
+    winner: dict[str, Any] | None
+    run_id: str | None
+    tracking_uri: str | None
+    """Which MLflow ``run_id`` is of, without a password."""
+    owner: str | None
+    owner_host: str | None
+    owner_machine: str | None
+    owner_pid: int | None
+    owner_pid_since: float | None
+    owner_since: float | None
+    heartbeat_at: float | None
+    file: str
+    """Where its study.yaml was when it was last started."""
+    import_paths: list[str]
+    """The folders from which its own modules were imported then."""
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial, without its epochs and weights."""
+
+    id: int
+    study_id: int
+    number: int
+    state: TrialState
+    params: dict[str, Any]
+    recipe: dict[str, Any]
+    value: float | None
+    reason: str | None
+    failure: Failure | None
+    """Why it failed, if it did; ``reason`` says so in words."""
+    attempts: list[dict[str, Any]]
+    """Each time that a fault interrupted it: ``at`` (seconds since 1970), ``kind`` (lost, stalled, out_of_memory),
+    ``reason``."""
+    facts: dict[str, Any]
+    started_at: float
+    ended_at: float | None
+    run_id: str | None
+    described: bool
+    """Whether the tracker has heard of its recipe."""
+    files_delivered: bool
+    """Whether the tracker has its recipe as a file, and the traceback if it failed."""
+    delivered: bool
+    """Whether the tracker has heard of its end."""
+
+    @property
+    def is_extended(self) -> bool:
+        """Whether epochs were added to it after it had finished."""
+        return bool(self.recipe.get("extensions"))
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One reported epoch of a trial."""
+
+    id: int
+    trial_id: int
+    epoch: int
+    metrics: dict[str, float]
+    seconds: float
+    reported_at: float
+    delivered: bool
+
+
+@dataclass(frozen=True)
+class WeightsRow:
+    """One kept file of weights; ``path`` is relative to the study's folder."""
+
+    trial: int
+    kind: str
+    path: str
+    value: float
+    metrics: dict[str, float]
+    epoch: int
+    bytes: int
+    sha256: str
