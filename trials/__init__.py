@@ -12,7 +12,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from trials.errors import DataError, Diverged, ModelError, OutOfMemory, ProcessLost, Pruned, TrialError
+from trials.errors import (
+    DataError,
+    Diverged,
+    Interrupted,
+    ModelError,
+    NoSpace,
+    OutOfMemory,
+    ProcessLost,
+    Pruned,
+    TrialError,
+)
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult, WeightsFile
 
@@ -24,7 +34,9 @@ __all__ = [
     "DataError",
     "Diverged",
     "EpochReport",
+    "Interrupted",
     "ModelError",
+    "NoSpace",
     "OutOfMemory",
     "ProcessLost",
     "Pruned",

@@ -15,7 +15,7 @@ from trials.check.lr_finder import draw, find_lr
 from trials.check.pictures import draw_pictures
 from trials.checkpoint import Checkpoint, TrialFolder
 from trials.data import InputSpec, Splits
-from trials.errors import DataError, Diverged, OutOfMemory, Pruned, TrialError
+from trials.errors import DataError, Diverged, Interrupted, OutOfMemory, Pruned, TrialError
 from trials.examples import load_examples
 from trials.fit.distributed import Ranks, with_shared_statistics
 from trials.fit.evaluate import evaluate, evaluation_batch_size, model_inputs
@@ -38,12 +38,14 @@ def run_trial(
     folder: Path | str,
     report: Callable[[EpochReport], bool] = lambda _: True,
     device: str | torch.device | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> TrialResult:
     """Train ``recipe`` in ``folder`` and return what it left there.
 
     Continues from the folder's newest checkpoint if there is one, bit for bit as if it had never stopped; returns the
     result at once if the trial is finished. ``report`` hears of every epoch once its state is saved, and stops the
     trial by answering ``False``; a continued trial first tells its newest epoch again, lest a kill swallowed it.
+    ``stop`` is asked between updates; when it answers ``True`` the trial saves its state and stops for now.
     ``device`` is a GPU when there is one, unless said otherwise. The caller's random state and torch's settings are
     left as they were.
 
@@ -51,7 +53,8 @@ def run_trial(
 
     Raises :class:`TrialError` for keys that cannot go together, for a folder that belongs to another recipe or in which
     another process trains, :class:`DataError`, :class:`ModelError`, :class:`Diverged`, :class:`OutOfMemory`,
-    :class:`ProcessLost` when one of the processes dies, and :class:`Pruned` after a ``False``.
+    :class:`ProcessLost` when one of the processes dies, :class:`Pruned` after a ``False``, and :class:`Interrupted`
+    after a ``True`` of ``stop``.
 
     >>> from trials import Recipe, run_trial
     >>> recipe = Recipe.model_validate_json('{"data": {"source": "digits"}, "model": {"build": "mlp"}}')
@@ -70,7 +73,7 @@ def run_trial(
         with kept_random_state(place), arithmetic(recipe.train.precision, place), _named_out_of_memory(place):
             splits = load_examples(recipe, place)
             with all_ranks(recipe, where.root, len(splits.train), place) as ranks, _named_out_of_memory(place):
-                result = _train(recipe, where, report, splits, place, ranks)
+                result = _train(recipe, where, report, stop, splits, place, ranks)
         where.finish(result)
     return result
 
@@ -78,18 +81,19 @@ def run_trial(
 def train_along(recipe: Recipe, folder: Path, splits: Splits, device: torch.device, ranks: Ranks) -> None:
     """Train as one of the ranks beside rank 0, which alone reads and writes the folder, and reports."""
     with arithmetic(recipe.train.precision, device), _named_out_of_memory(device):
-        _train_epochs(recipe, TrialFolder(folder), lambda _: True, splits, device, ranks)
+        _train_epochs(recipe, TrialFolder(folder), lambda _: True, lambda: False, splits, device, ranks)
 
 
 def _train(
     recipe: Recipe,
     where: TrialFolder,
     report: Callable[[EpochReport], bool],
+    stop: Callable[[], bool],
     splits: Splits,
     place: torch.device,
     ranks: Ranks,
 ) -> TrialResult:
-    fitting, history, notes = _train_epochs(recipe, where, report, splits, place, ranks)
+    fitting, history, notes = _train_epochs(recipe, where, report, stop, splits, place, ranks)
     started = time.perf_counter()
     weights, decisions = keep_weights(where, recipe, fitting, splits, history)
     if recipe.train.pictures:
@@ -118,6 +122,7 @@ def _train_epochs(
     recipe: Recipe,
     where: TrialFolder,
     report: Callable[[EpochReport], bool],
+    stop: Callable[[], bool],
     splits: Splits,
     place: torch.device,
     ranks: Ranks,
@@ -137,6 +142,8 @@ def _train_epochs(
         # A kill may have come between the newest checkpoint and its report.
         _tell(report, history, ranks)
     while not history.over:
+        if ranks.agree(stop):
+            raise Interrupted(history.epochs + 1, 0)
         started = time.perf_counter()
         _train_and_evaluate(recipe, fitting, splits, vary, history)
         history.epoch_seconds.append(time.perf_counter() - started)
