@@ -120,6 +120,14 @@ class Trials(Database):
         recipe = {**trial.recipe, "extensions": trial.recipe["extensions"][:-1]}
         self.set_trial(trial.id, state="complete", recipe=recipe, reason=reason, files_delivered=False, delivered=False)
 
+    def forget_weights(self, study_id: int, paths: Sequence[str]) -> None:
+        """Forget kept weights whose files are about to go: all of them in one write."""
+        trials = sa.select(tables.trials.c.id).where(tables.trials.c.study_id == study_id)
+        with self.write() as connection:
+            connection.execute(
+                tables.weights.delete().where(tables.weights.c.trial_id.in_(trials), tables.weights.c.path.in_(paths))
+            )
+
     def trial(self, study_id: int, number: int) -> TrialRow:
         """One trial by its number.
 
