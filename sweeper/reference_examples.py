@@ -156,5 +156,5 @@ train: {optimizer: {name: adamw, lr: {log: [1e-4, 1e-2]}}}
     "search.pruner: patient": "search: {pruner: {name: patient, patience_epochs: 4}}\n",
     "workers": "workers: {concurrent: 4, cpus: 2, gpus: 0.5}\n",
     "average": "average: {best_n: {choice: [0, 3, 5]}, batch_norm_samples: 4096}\n",
-    "storage": "storage: {extendable: 3}\n",
+    "storage": "storage: {limit: 50 GB, keep_best: 20, extendable: 3}\n",
 }

@@ -7,19 +7,129 @@ here may be called again at any time.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from sweeper.rank.leaderboard import rank
 
 if TYPE_CHECKING:
     from sweeper.catalog import Catalog, StudyRow, WeightsRow
+    from sweeper.study_file import Storage
     from sweeper.study_folder import StudyFolder
+
+
+@dataclass(frozen=True)
+class Removable:
+    """Something that may go."""
+
+    kind: Literal["resume_point", "weights"]
+    trial: int
+    bytes: int
+    path: str = ""
+    """Of weights: as the catalog names them."""
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What room was made."""
+
+    bytes: int
+    line: str | None = None
+    """What a person should be told: that what is needed takes more than the limit. The same words each time."""
 
 
 def best_trials(weights: Iterable[WeightsRow], metric: str) -> list[int]:
     """The numbers of the trials that have weights, by the best of them, best first."""
     return list(dict.fromkeys(row.trial for row in rank(weights, metric)))
+
+
+def removables(
+    weights: Sequence[WeightsRow], metric: str, storage: Storage, resume_points: Mapping[int, int], winner: str = ""
+) -> list[Removable]:
+    """All that is not needed of complete trials, in the order in which it goes.
+
+    First the resume points, from the worst trial to the best, so that those beyond `storage.extendable` go before the
+    others; then the weights below the leaderboard's first `storage.keep_best`, from the worst. An average needs
+    nothing beside it: it is made at the end of its trial, out of files that stay while that trial lives.
+
+    Args:
+        weights: all rows of complete trials.
+        metric: what the leaderboard is about.
+        storage: what study.yaml wants kept.
+        resume_points: bytes of the resume point of each complete trial that has one.
+        winner: the path of the winner's weights, which stay.
+    """
+    ranked = rank(weights, metric)
+    order = best_trials(weights, metric)
+    # A trial whose weights have gone cannot be extended at all.
+    unranked = sorted(resume_points.keys() - set(order))
+    trials = [*unranked, *(number for number in reversed(order) if number in resume_points)]
+    rows = [row for row in reversed(ranked[storage.keep_best :]) if row.path != winner]
+    return [
+        *(Removable("resume_point", number, resume_points[number]) for number in trials),
+        *(Removable("weights", row.trial, row.bytes, row.path) for row in rows),
+    ]
+
+
+def enough(removables: Sequence[Removable], surplus_bytes: float) -> list[Removable]:
+    """The first of them, as many as it takes to free ``surplus_bytes``; all if that is not enough."""
+    chosen: list[Removable] = []
+    for removable in removables:
+        if surplus_bytes <= 0:
+            break
+        chosen.append(removable)
+        surplus_bytes -= removable.bytes
+    return chosen
+
+
+def collect(
+    catalog: Catalog, row: StudyRow, storage: Storage, folder: StudyFolder, *, out_of_space: bool = False
+) -> Freed:
+    """Remove what is over the limit, or, out of space, all that is not needed, whatever the limit.
+
+    Resume points go first, since that takes no room; then the catalog forgets the weights in one write, and only then
+    their files go: each file that the catalog names exists. What their trials were worth stays among their facts.
+
+    Raises:
+        StoreError: the catalog cannot be written; what had gone until then has gone.
+    """
+    limit_bytes = storage.limit_bytes
+    if limit_bytes is None and not out_of_space:
+        return Freed(0)
+    used_bytes = folder.used_bytes()
+    surplus_bytes = float("inf") if out_of_space or limit_bytes is None else used_bytes - limit_bytes
+    if surplus_bytes <= 0:
+        return Freed(0)
+    if out_of_space:
+        remove_leftovers(catalog, row, folder)
+    complete = [trial.number for trial in catalog.trials(row.id) if trial.state == "complete"]
+    resume_points = {number: held for number in complete if (held := folder.resume_point_bytes(number))}
+    winner = (catalog.study(row.name).winner or {}).get("path", "")
+    weights = catalog.weights(row.id, of="complete")
+    chosen = enough(removables(weights, row.metric, storage, resume_points, winner), surplus_bytes)
+    _remove(catalog, row, folder, chosen)
+    freed_bytes = used_bytes - folder.used_bytes()
+    if limit_bytes is None or used_bytes - freed_bytes <= limit_bytes:
+        return Freed(freed_bytes)
+    return Freed(
+        freed_bytes,
+        f"study {row.name!r} needs more than its storage.limit of {storage.limit}, and nothing more can go; raise the "
+        f"limit, or lower storage.keep_best ({storage.keep_best})",
+    )
+
+
+def _remove(catalog: Catalog, row: StudyRow, folder: StudyFolder, chosen: Iterable[Removable]) -> None:
+    weights = []
+    for removable in chosen:
+        if removable.kind == "resume_point":
+            folder.remove_resume_point(removable.trial)
+        else:
+            weights.append(removable.path)
+    if weights:
+        catalog.forget_weights(row.id, weights)
+    for path in weights:
+        (folder.root / path).unlink(missing_ok=True)
 
 
 def keep_resume_points(weights: Iterable[WeightsRow], metric: str, most: int, folder: StudyFolder) -> list[WeightsRow]:

@@ -5,6 +5,7 @@ The docstring under a field is its documentation, in the JSON Schema and in docs
 
 from __future__ import annotations
 
+from string import ascii_letters
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -24,6 +25,30 @@ Name = Annotated[
         title="at most 64 letters, digits, '.', '_' and '-', beginning with a letter or digit and without '..'",
     ),
 ]
+
+
+SIZE_UNITS = {
+    f"{prefix}{binary}b": (1024 if binary else 1000) ** power
+    for power, prefix in enumerate(("", "k", "m", "g", "t"))
+    for binary in ("", "i")
+    if prefix or not binary
+}
+"""Bytes in each unit that a size may be said in: 50 GB are 50 * 1000**3 bytes, 50 GiB are 50 * 1024**3."""
+
+Size = Annotated[
+    str,
+    Field(pattern=r"^[0-9]+(\.[0-9]+)? ?([kKmMgGtT][iI]?)?[bB]$", title="a size such as 50 GB, 512 MB or 20 GiB"),
+]
+
+
+def size_bytes(size: str) -> int:
+    """A size in bytes.
+
+    >>> size_bytes("1.5 GB"), size_bytes("2GiB"), size_bytes("800 B")
+    (1500000000, 2147483648, 800)
+    """
+    number = size.rstrip(ascii_letters)
+    return int(float(number) * SIZE_UNITS[size.removeprefix(number).lower()])
 
 
 def _placeable(amount: float | None) -> float | None:
@@ -122,10 +147,22 @@ class Workers(Section):
 class Storage(Section):
     """What stays on the disk beyond the results."""
 
+    limit: Size | None = None
+    """How much of the disk the study may take, such as `50 GB` or `20 GiB`. After each trial that ends, what is over it
+    is removed as far as need be: first the states that only `sweeper extend` would go on from, then weights from the
+    leaderboard's end; never what a trial that goes on needs, nor the weights that `keep_best` keeps. Left out, there is
+    no limit. [sweeper]"""
+    keep_best: Count = 10
+    """How many weights from the leaderboard's top stay, whatever the limit and however full the disk. [sweeper]"""
     extendable: WholeNumber = 5
     """How many of the best complete trials keep the state that `sweeper extend` goes on from: their newest checkpoint,
     and the weights of their best epochs. With 0 there are none, and a lower number takes effect also on a finished
     study, at its next start. [sweeper]"""
+
+    @property
+    def limit_bytes(self) -> int | None:
+        """The limit in bytes; ``None`` if there is none."""
+        return None if self.limit is None else size_bytes(self.limit)
 
 
 class StudyFile(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -57,6 +58,14 @@ class StudyFolder:
                 whole.rename(going)
                 shutil.rmtree(going, ignore_errors=True)
 
+    def resume_point_bytes(self, number: int) -> int:
+        """What `remove_resume_point` would free."""
+        return sum(bytes_below(self.trial(number) / name) for name in ("checkpoints", "best"))
+
+    def used_bytes(self) -> int:
+        """What the study takes on the disk; files that come and go meanwhile count as they are met."""
+        return bytes_below(self.root)
+
     def pictures(self, number: int) -> list[Path]:
         """What was drawn of a trial."""
         return sorted((self.trial(number) / "pictures").glob("*.png"))
@@ -64,3 +73,17 @@ class StudyFolder:
     def clear(self) -> None:
         """Remove all that the study left."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def bytes_below(folder: Path | str) -> int:
+    """The sizes of all files in a folder and its sub-folders; 0 if there is no such folder."""
+    total = 0
+    # Trials that run replace their checkpoints under our eyes: what is gone when it is looked at weighs nothing.
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                total += bytes_below(entry.path)
+            else:
+                with suppress(FileNotFoundError):
+                    total += entry.stat(follow_symlinks=False).st_size
+    return total
