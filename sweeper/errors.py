@@ -38,7 +38,18 @@ class StudyFailed(SweeperError):
 
 
 class StoreError(SweeperError):
-    """The databases or the files under SWEEPER_HOME cannot be used."""
+    """The databases or the files under SWEEPER_HOME cannot be used.
+
+    Args:
+        message: what, where, what to do.
+        transient: the same call may work in a while by itself: the database is away, starting or locked.
+        no_space: the disk is full.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False, no_space: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.no_space = no_space
 
 
 class WorkersError(SweeperError):

@@ -73,6 +73,7 @@ class Lease:
                 f"should that process be dead, the study is free within {STALE_SECONDS:.0f} s"
             )
         self._study_id = study.id
+        self._catalog.fence(study.id, self._owner)
         self._thread.start()
         return self
 

@@ -12,7 +12,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Row
 
 from sweeper.catalog import tables
-from sweeper.errors import StoreError
+from sweeper.catalog.faults import is_no_space, is_transient
+from sweeper.errors import StoreError, StudyHeld
 from sweeper.settings import without_password
 
 KNOWN_URLS = "expected sqlite:///PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
@@ -37,6 +38,7 @@ class Database:
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         self.url = url
+        self._fence: tuple[int, str] | None = None
         with as_store_error(url):
             if url.startswith("sqlite:///"):
                 path = Path(url.removeprefix("sqlite:///"))
@@ -58,14 +60,43 @@ class Database:
     def close(self) -> None:
         self._engine.dispose()
 
+    def fence(self, study_id: int, owner: str) -> None:
+        """From now on write nothing unless ``owner`` still owns the study: each write asks, in its own transaction."""
+        self._fence = (study_id, owner)
+
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, *, fenced: bool = True) -> Iterator[Connection]:
+        """One transaction, all of which is written or nothing.
+
+        Raises:
+            StudyHeld: the study has been taken over since it was fenced.
+            StoreError: the database cannot be written.
+        """
         with as_store_error(self.url), self._engine.begin() as connection:
+            if self._engine.dialect.name == "sqlite":
+                # The right to write is taken before the first look, so that nothing that was seen can change.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            if fenced and self._fence is not None:
+                _check_owner(connection, *self._fence)
             yield connection
 
     def rows(self, query: sa.Select[Any]) -> Sequence[Row[Any]]:
         with as_store_error(self.url), self._engine.connect() as connection:
             return connection.execute(query).all()
+
+
+def _check_owner(connection: Connection, study_id: int, owner: str) -> None:
+    # On PostgreSQL the row stays locked against a new owner until the transaction ends. NO KEY UPDATE and not SHARE:
+    # two writers of one study that both share it and then both write to it would wait for each other.
+    columns = tables.studies.c
+    query = sa.select(columns.name, columns.owner, columns.owner_pid, columns.owner_host)
+    study = connection.execute(query.where(columns.id == study_id).with_for_update(key_share=True)).one_or_none()
+    if study is None:
+        raise StudyHeld("the study was removed while this process ran it")
+    if study.owner is None:
+        raise StudyHeld(f"study {study.name!r} is not held by this process any more")
+    if study.owner != owner:
+        raise StudyHeld(f"study {study.name!r} was taken over by process {study.owner_pid} on {study.owner_host}")
 
 
 def use_wal(connection: Any, _record: Any) -> None:
@@ -83,7 +114,11 @@ def use_wal(connection: Any, _record: Any) -> None:
 def store_error(url: str, error: Exception) -> StoreError:
     """What went wrong with the database, in one line and without its password."""
     cause = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
-    return StoreError(f"database {without_password(url)}: {cause}{_remedy(cause)}")
+    return StoreError(
+        f"database {without_password(url)}: {cause}{_remedy(cause)}",
+        transient=is_transient(error),
+        no_space=is_no_space(error),
+    )
 
 
 def _remedy(cause: str) -> str:

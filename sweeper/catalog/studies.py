@@ -95,7 +95,7 @@ class Studies(Database):
 
     def swap_owner(self, study_id: int, *, expected: str | None, **columns: Any) -> bool:
         """Write the owner's columns if the owner still is ``expected``; say whether it was."""
-        with self.write() as connection:
+        with self.write(fenced=False) as connection:
             done = connection.execute(
                 tables.studies.update()
                 .where(tables.studies.c.id == study_id, tables.studies.c.owner.is_not_distinct_from(expected))

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from sweeper.catalog import tables
 from sweeper.catalog.database import Database
-from sweeper.catalog.rows import EpochRow, TrialRow, TrialState, WeightsRow
+from sweeper.catalog.rows import EpochRow, Failure, TrialRow, TrialState, WeightsRow
 from sweeper.catalog.studies import winner_without_model
 from sweeper.errors import StoreError
 from trials.result import EpochReport, WeightsFile
@@ -50,6 +50,7 @@ class Trials(Database):
         *,
         value: float | None = None,
         reason: str | None = None,
+        failure: Failure | None = None,
         facts: Mapping[str, Any] | None = None,
         weights: Sequence[tuple[WeightsFile, str, float]] = (),
     ) -> None:
@@ -57,6 +58,8 @@ class Trials(Database):
 
         Args:
             value: what the sampler is told: the best value on the metric.
+            reason: why it failed, in one line.
+            failure: which kind of failure that is.
             facts: what else is known of it: parameters, seconds, device, notes.
             weights: file, path relative to the study's folder, value on the metric.
         """
@@ -68,6 +71,7 @@ class Trials(Database):
                     state=state,
                     value=value,
                     reason=reason,
+                    failure=failure,
                     facts=dict(facts or {}),
                     ended_at=time.time(),
                     delivered=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.catalog import Catalog, StudyRow, TrialRow
-from sweeper.errors import StoreError
+from sweeper.errors import StoreError, StudyHeld
 from trials.result import EpochReport, WeightsFile
 
 
@@ -223,3 +223,37 @@ def test_a_password_is_not_told() -> None:
     assert "ada:***@127.0.0.1:1" in str(caught.value)
     assert "secret" not in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_whoever_lost_the_study_writes_nothing_more(catalog: Catalog) -> None:
+    study = _study(catalog)
+    trial = catalog.add_trial(study.id, 0, params={}, recipe={"seed": 1})
+    catalog.swap_owner(study.id, expected=None, owner="me")
+    catalog.fence(study.id, "me")
+    assert catalog.add_epoch(trial.id, _report(1))
+    with closing(Catalog(catalog.url)) as other:
+        other.set_study(study.id, request="stop")
+        other.swap_owner(study.id, expected="me", owner="another", owner_pid=7, owner_host="there")
+    writes = [
+        lambda: catalog.add_epoch(trial.id, _report(2)),
+        lambda: catalog.add_trial(study.id, 1, params={}, recipe={}),
+        lambda: catalog.set_trial(trial.id, state="failed"),
+        lambda: catalog.end_trial(trial.id, "complete", value=0.5),
+        lambda: catalog.set_study(study.id, state="finished"),
+        lambda: catalog.mark_delivered([1]),
+    ]
+    for write in writes:
+        with pytest.raises(StudyHeld, match="study 'digits' was taken over by process 7 on there"):
+            write()
+    assert catalog.trials(study.id) == [trial]
+    assert [epoch.epoch for epoch in catalog.epochs(study.id)[trial.id]] == [1]
+    assert not catalog.swap_owner(study.id, expected="me", heartbeat_at=1.0), "the lease asks by itself"
+
+
+def test_a_database_that_is_locked_or_away_is_a_transient_fault(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as caught:
+        Catalog("postgresql+psycopg://ada:secret@127.0.0.1:1/sweeper")
+    assert (caught.value.transient, caught.value.no_space) == (True, False)
+    with pytest.raises(StoreError) as caught:
+        Catalog(f"sqlite:///{tmp_path}")
+    assert (caught.value.transient, caught.value.no_space) == (False, False)
