@@ -1,7 +1,8 @@
 """Seeds: every random number of a trial follows from the recipe's seed and the place where it is drawn.
 
 Everything is seeded anew at the start of each epoch. So a trial that was killed after any epoch continues bit for bit
-without a saved random state, and what ran before in the same process makes no difference.
+without a saved random state, and what ran before in the same process makes no difference. Only a trial that is asked to
+stop in the midst of an epoch saves where its draws stand.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,6 +51,34 @@ def seed_global_state(device: torch.device, seed: int, *place: str | int) -> Non
             torch.cuda.manual_seed(derived)
     np.random.seed(derived % 2**32)
     random.seed(derived)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Where what :func:`seed_global_state` seeds stands now, as tensors, numbers and lists."""
+    import torch
+
+    numpy_state: Any = np.random.get_state()
+    _, words, place, has_gauss, gauss = numpy_state
+    version, words_of_python, gauss_of_python = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": [torch.from_numpy(words.astype(np.int64)), place, has_gauss, gauss],
+        "python": [version, list(words_of_python), gauss_of_python],
+    }
+
+
+def set_random_state(device: torch.device, state: dict[str, Any]) -> None:
+    """The inverse of :func:`random_state`."""
+    import torch
+
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+    words, place, has_gauss, gauss = state["numpy"]
+    np.random.set_state(("MT19937", words.numpy().astype(np.uint32), place, has_gauss, gauss))
+    version, words_of_python, gauss_of_python = state["python"]
+    random.setstate((version, tuple(words_of_python), gauss_of_python))
 
 
 @contextlib.contextmanager
