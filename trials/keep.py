@@ -147,7 +147,9 @@ def refresh_from_training_split(model: nn.Module, recipe: Recipe, splits: Splits
     split = splits.train
     order = torch.randperm(len(split), generator=generator(torch.device("cpu"), recipe.seed, "batch_norm"))
     inputs = split.inputs[order[: recipe.average.batch_norm_samples].to(split.inputs.device)]
-    batch_size = max(evaluation_batch_size(recipe), _ELEMENTS_AT_A_TIME // inputs[0].numel())
+    batch_size = evaluation_batch_size(recipe)
+    if recipe.train.micro_batch is None:
+        batch_size = max(batch_size, _ELEMENTS_AT_A_TIME // inputs[0].numel())
 
     def prepare(raw: torch.Tensor) -> torch.Tensor:
         return model_inputs(raw, splits.preprocess, device, recipe.train.channels_last)

@@ -21,7 +21,8 @@ from torch import Tensor
 from trials.checkpoint import write_whole
 from trials.errors import TrialError
 from trials.fit.fitting import Fitting
-from trials.fit.step import Variation, batch_sizes, gather_gradient, whole_batch_size
+from trials.fit.micro_batch import batch_sizes
+from trials.fit.step import Variation, gather_gradient, whole_batch_size
 from trials.recipe import Constant, LrFinder
 from trials.seed import generator, seed_global_state
 

@@ -37,8 +37,12 @@ class Evaluation:
 
 
 def evaluation_batch_size(recipe: Recipe) -> int:
-    """Examples in a batch without gradients, whose forward pass needs a fraction of the memory of a training step."""
-    return 4 * recipe.train.batch_size
+    """Examples in a batch without gradients, whose forward pass needs a fraction of the memory of a training step.
+
+    Never more than ``train.micro_batch``: where memory is that short, a fraction may still be too much.
+    """
+    several = 4 * recipe.train.batch_size
+    return several if recipe.train.micro_batch is None else min(several, recipe.train.micro_batch)
 
 
 def on_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -17,34 +17,18 @@ from torch import Tensor
 from trials.data import Splits
 from trials.data.augment import Augmentation
 from trials.data.mix import MIXES
-from trials.errors import Diverged, TrialError
+from trials.errors import Diverged, OutOfMemory, TrialError
 from trials.fit.distributed import ALONE, Ranks
 from trials.fit.evaluate import model_inputs, on_device
 from trials.fit.fitting import Fitting
 from trials.fit.loss import absolute_error, correct_count, mean_loss
+from trials.fit.micro_batch import batch_sizes, chunk_sizes
 from trials.fit.precision import autocast
 from trials.recipe import Recipe, Train
 from trials.seed import generator
 
 _STEPS_BETWEEN_READS = 20
 """On a GPU, losses are read this often: each read waits for the device. On a CPU, after every step."""
-
-
-def batch_sizes(count: int, batch_size: int) -> list[int]:
-    """The sizes of the batches of ``count`` examples; a last batch of one joins the one before it.
-
-    Batch norm cannot train on a single example.
-
-    >>> batch_sizes(9, 4), batch_sizes(10, 4)
-    ([4, 5], [4, 4, 2])
-    """
-    sizes = [batch_size] * (count // batch_size)
-    rest = count % batch_size
-    if rest == 1 and sizes:
-        sizes[-1] += 1
-    elif rest:
-        sizes.append(rest)
-    return sizes
 
 
 def steps_per_epoch(count: int, section: Train) -> int:
@@ -133,20 +117,28 @@ def gather_gradient(fitting: Fitting, vary: Variation, rows: Tensor, share: floa
     """Add ``share`` of the gradient of the examples in ``rows`` (N,) to what the next update applies.
 
     Each rank takes its part of ``rows``, which are the same on all. ``is_last`` is true for the last batch before an
-    update: only then do the ranks share what they gathered.
+    update: only then do the ranks share what they gathered. What is drawn for a batch is drawn for all of it; then it
+    passes through the model in chunks of ``train.micro_batch``.
     """
-    ranks = fitting.ranks
+    ranks, section = fitting.ranks, fitting.recipe.train
     part = ranks.part(rows)
+    count = len(part.rows)
     inputs, targets, blend = vary(part.rows)
-    with fitting.batch(is_last):
-        with autocast(fitting.recipe.train.precision, fitting.device), _named_small_batch(len(part.rows)):
-            outputs = fitting.forward(inputs)
-        outputs = outputs.float()
-        mean = mean_loss(fitting.loss, outputs, targets, blend)
-        loss = _times(mean, part.share(len(rows)))
-        # The gradient becomes the mean over the ranks, each of which has only its part of the loss.
-        fitting.scaler.scale(_times(loss, share * ranks.size)).backward()  # type: ignore[no-untyped-call]
-    return Batch(loss.detach(), outputs.detach(), targets, blend, part.copies)
+    loss, outputs, end = torch.zeros((), device=fitting.device), [], 0
+    for size in chunk_sizes(count, count if part.copies > 1 else len(rows) // ranks.size, section):
+        start, end = end, end + size
+        chunk_blend = None if blend is None else (blend[0][start:end], blend[1])
+        with fitting.batch(is_last and end == count):
+            with autocast(section.precision, fitting.device), _named_small_batch(size, count):
+                chunk_outputs = fitting.forward(inputs[start:end])
+            chunk_outputs = chunk_outputs.float()
+            mean = mean_loss(fitting.loss, chunk_outputs, targets[start:end], chunk_blend)
+            chunk_loss = _times(mean, part.share(len(rows)) * (size / count))
+            # The gradient becomes the mean over the ranks, each of which has only its part of the loss.
+            fitting.scaler.scale(_times(chunk_loss, share * ranks.size)).backward()  # type: ignore[no-untyped-call]
+        loss += chunk_loss.detach()
+        outputs.append(chunk_outputs.detach())
+    return Batch(loss, torch.cat(outputs), targets, blend, part.copies)
 
 
 def _times(value: Tensor, factor: float) -> Tensor:
@@ -165,15 +157,17 @@ SCORES = {"classification": Score("accuracy", correct_count), "regression": Scor
 
 
 @contextlib.contextmanager
-def _named_small_batch(count: int) -> Iterator[None]:
+def _named_small_batch(size: int, batch: int) -> Iterator[None]:
     """Say in our words that batch norm cannot take the variance of a single value a channel."""
     try:
         yield
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
-        raise TrialError(
-            f"train.batch_size: found a batch of {count} example(s), over which batch norm has no variance; expected "
+        # Of a smaller chunk: a larger one does not fit into memory, which is why there are chunks.
+        key, kind = ("batch_size", TrialError) if size == batch else ("micro_batch", OutOfMemory)
+        raise kind(
+            f"train.{key}: found a batch of {size} example(s), over which batch norm has no variance; expected "
             "at least 2; raise it, or set model.norm to layer or group"
         ) from error
 

@@ -177,6 +177,9 @@ def _model(recipe: Recipe) -> Iterator[Misfit]:
         case Mlp(norm="batch") if recipe.train.batch_size == 1:
             message = "found 1, expected at least 2: model.norm: batch needs examples to compare"
             yield Misfit(("train", "batch_size"), message)
+        case Mlp(norm="batch") if recipe.train.micro_batch == 1:
+            message = "found 1, expected at least 2: model.norm: batch needs examples to compare"
+            yield Misfit(("train", "micro_batch"), message)
 
 
 def _pretrained(recipe: Recipe) -> Iterator[Misfit]:

@@ -69,7 +69,12 @@ class Train(Section):
     epochs: Count = 10
     """Passes over the training split. [sweeper]"""
     batch_size: Count = 128
-    """Examples in each forward pass. More than the data has is all of it. [sweeper]"""
+    """Examples in each batch. More than the data has is all of it. [sweeper]"""
+    micro_batch: Count | None = None
+    """Most examples that pass through the model at once, for batches that do not fit into memory; null passes the whole
+    batch. A batch is drawn and varied as ever, then passed in chunks whose gradients sum to its own; only batch norm
+    sees a chunk where it would have seen the batch. A last chunk of one joins the one before. With `data_parallel`,
+    the most that each process passes at once. [arXiv:1811.06965]"""
     accumulate: Count = 1
     """Batches whose gradients are gathered before each update: the gradient of an `accumulate` times larger batch.
     A last, partial group counts by its examples. [arXiv:1711.00489]"""

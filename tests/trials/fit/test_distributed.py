@@ -30,7 +30,8 @@ from torch.nn import functional
 from trials.data import Split
 from trials.errors import Diverged, TrialError
 from trials.fit.distributed import ALONE, Ranks
-from trials.fit.step import Variation, batch_sizes
+from trials.fit.micro_batch import batch_sizes
+from trials.fit.step import Variation
 from trials.seed import generator
 
 SIZE = 3

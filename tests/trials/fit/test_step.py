@@ -15,7 +15,8 @@ from torch.nn import functional
 from trials.data import Split, Target
 from trials.errors import Diverged, TrialError
 from trials.fit.fitting import Fitting
-from trials.fit.step import Variation, batch_sizes, steps_per_epoch, train_epoch
+from trials.fit.micro_batch import batch_sizes
+from trials.fit.step import Variation, steps_per_epoch, train_epoch
 
 CPU = torch.device("cpu")
 FEATURES = 5
