@@ -64,7 +64,7 @@ def by_sweeper(trials: int, folder: Path) -> None:
     tracker = Tracker(settings, catalog, row, study.text, {})
     tracker.start()
     workers = RayWorkers(study.workers, train="benchmarks.objective:trivial")
-    search = Search(study, settings.database_url)
+    search = Search(study, settings.database_url, row.history)
     with open_view(Console(), Scoreboard(name, metric, trials, {})) as view:
         run_study(study, row, search, workers, catalog, view, folder=StudyFolder(settings.home, name))
     workers.close()

@@ -215,7 +215,7 @@ def _train(call: Call, view: LineView | LiveView) -> None:
 
     study, settings = call.study, call.settings
     view.note("opening the study's history")
-    with closing(Search(study, settings.database_url)) as search:
+    with closing(Search(study, settings.database_url, call.row.history)) as search:
         extended = any(trial.is_extended and trial.state not in ENDED for trial in call.catalog.trials(call.row.id))
         if not search.running() and not extended and search.asked >= study.search.trials:
             return

@@ -31,7 +31,7 @@ class Quiet:
 def _run(file: Path, workers: Workers, fakes: Path, folder: Path) -> tuple[list[TrialRow], dict[int, list[int]]]:
     """Run a study; its trials, and the epochs recorded for each by number."""
     study, url = load_study(file), f"sqlite:///{folder / 'a.db'}"
-    catalog, search = Catalog(url), Search(study, url)
+    catalog, search = Catalog(url), Search(study, url, study.name)
     row = catalog.add_study(study.name, digest="d", text="", metric=study.search.metric, trials_asked=1)
     try:
         run_study(

@@ -62,7 +62,7 @@ class Bench:
 
     def run(self, file: Path, train: str = "instant", **watching: Any) -> Watcher:
         study, watcher = load_study(file), Watcher(**watching)
-        catalog, search = Catalog(self.url), Search(study, self.url)
+        catalog, search = Catalog(self.url), Search(study, self.url, study.name)
         workers = InProcessWorkers(f"fake_training:{train}")
         row = catalog.add_study(
             study.name, digest="d", text="", metric=study.search.metric, trials_asked=study.search.trials
@@ -191,7 +191,7 @@ def test_an_interrupted_study_goes_on_where_it_was(after: int, bench: Bench, wri
 
 def test_an_end_that_only_the_catalog_heard_of_is_told_to_the_search(bench: Bench, write_study: WriteStudy) -> None:
     study = load_study(write_study(trials=3))
-    catalog, search = bench.catalog(), Search(study, bench.url)
+    catalog, search = bench.catalog(), Search(study, bench.url, study.name)
     row = catalog.add_study("small", digest="d", text="", metric="validation.accuracy", trials_asked=3)
     for state, value in (("complete", 0.7), ("pruned", 0.2), ("failed", None)):
         proposal = search.ask()

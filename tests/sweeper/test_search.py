@@ -32,7 +32,7 @@ def open_search() -> Iterator[Callable[[Study, str], Search]]:
     opened = []
 
     def open_one(study: Study, url: str) -> Search:
-        opened.append(Search(study, url))
+        opened.append(Search(study, url, study.name))
         return opened[-1]
 
     yield open_one

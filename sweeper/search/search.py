@@ -1,0 +1,174 @@
+"""Ask, report, tell: the talk with the search while a study runs.
+
+The sampler is built anew for every proposal, seeded from the study's seed and the trial's number, so that a restarted
+study does not draw its start-up samples a second time. Whatever is told may be told again: where the database was lost
+between an act and its answer, nobody knows whether it was done.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from sweeper.errors import StoreError
+from sweeper.search.distributions import suggest
+from sweeper.search.histories import close_storage, open_history, open_storage, reaching
+from sweeper.search.methods import SAMPLERS
+from sweeper.study import Study
+from trials.recipe import Recipe
+from trials.seed import derive_seed
+
+FEASIBLE = "feasible"
+"""The constraint that a trial breaks which diverged, or does not fit in the memory."""
+REASON = "reason"
+"""The attribute that says why a trial failed."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A trial to run: its number in the study, its recipe, and what was sampled for it by dotted path."""
+
+    number: int
+    recipe: Recipe
+    params: dict[str, Any]
+
+
+class Search:
+    """The search of one study.
+
+    Args:
+        study: what study.yaml says.
+        url: the database that holds the history.
+        history: the name of the history there: what the catalog says.
+
+    Raises:
+        StoreError: the database cannot be reached.
+    """
+
+    def __init__(self, study: Study, url: str, history: str) -> None:
+        self._study, self._url = study, url
+        self._open: dict[int, optuna.Trial] = {}
+        # Noted here, since only this process writes the history: each look would read all trials again.
+        self._known_epochs: dict[int, set[int]] = {}
+        with reaching(url):
+            self._storage = open_storage(url)
+            self._history = open_history(study, history, self._storage)
+            self.asked = _asked(self._trials())
+            """How many trials have been asked for; those of `start_with` wait in the history until then."""
+
+    def close(self) -> None:
+        """Give the database connections back."""
+        close_storage(self._storage)
+
+    def ask(self) -> Proposal:
+        """The next trial to run."""
+        with reaching(self._url):
+            self._history.sampler = self._sampler(self.asked)
+            trial = self._history.ask()
+            self.asked += 1
+            self._known_epochs[trial.number] = set()
+            return self._decide(trial)
+
+    def reopen(self, number: int) -> Proposal:
+        """The same proposal again, for a trial that was interrupted: what was sampled stays."""
+        with reaching(self._url):
+            frozen = self._trials()[number]
+            self._known_epochs[number] = set(frozen.intermediate_values)
+            self._history.sampler = self._sampler(number)
+            return self._decide(optuna.Trial(self._history, frozen._trial_id))
+
+    def running(self) -> list[int]:
+        """Numbers of the trials that were asked for and have not ended, also those whose ``ask`` got no answer."""
+        with reaching(self._url):
+            trials = self._trials()
+        self.asked = _asked(trials)
+        return [trial.number for trial in trials if trial.state is TrialState.RUNNING]
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Record the value of an epoch, once; ``False`` says that the trial is hopeless."""
+        trial = self._open[number]
+        with reaching(self._url):
+            # A continued trial tells its newest epoch again, which Optuna may know already.
+            if epoch not in self._known_epochs[number]:
+                trial.report(value, step=epoch)
+                self._known_epochs[number].add(epoch)
+            return not trial.should_prune()
+
+    def complete(self, number: int, value: float) -> None:
+        """The trial ran to its end and is worth ``value``."""
+        self._end(number, TrialState.COMPLETE, value)
+
+    def prune(self, number: int) -> None:
+        """The trial was stopped as hopeless; its last report becomes its value."""
+        self._end(number, TrialState.PRUNED)
+
+    def fail(self, number: int, reason: str, *, infeasible: bool = False) -> None:
+        """The trial failed; ``reason`` is kept with it.
+
+        Args:
+            number: of the trial.
+            reason: why, in words.
+            infeasible: the fault is the recipe's: it diverges, or not one example of it fits in the memory. The sampler
+                learns from it as from a constraint that was broken, and from no value. Of other failures, which say
+                nothing of the recipe, it learns nothing.
+        """
+        with reaching(self._url):
+            trial = self._trials()[number]
+            if trial.state is TrialState.RUNNING:
+                self._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
+        self._end(number, TrialState.PRUNED if infeasible else TrialState.FAIL, infeasible=infeasible)
+
+    def _end(self, number: int, state: TrialState, value: float | None = None, *, infeasible: bool = False) -> None:
+        with reaching(self._url):
+            trial = self._trials()[number]
+            if trial.state is TrialState.RUNNING:
+                end_trial(self._history, self._storage, trial, state, value, infeasible=infeasible)
+            elif trial.state is not state:
+                raise StoreError(
+                    f"trial {number:04d} of study {self._study.name!r}: found {trial.state.name} in the search's "
+                    f"history, expected {state.name}; mend it with: sweeper doctor {self._study.name} --repair"
+                )
+        self._open.pop(number, None)
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._history.get_trials(deepcopy=False)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        seed = derive_seed(self._study.seed, "ask", number) % 2**32  # numpy's RandomState takes 32 bits
+        return SAMPLERS[self._study.search.sampler](seed)
+
+    def _decide(self, trial: optuna.Trial) -> Proposal:
+        decision = self._study.space.decide(lambda parameter: suggest(trial, parameter))
+        self._open[trial.number] = trial
+        recipe = self._study.space.recipe(
+            decision.sections,
+            seed=derive_seed(self._study.seed, "trial", trial.number),
+            metric=self._study.search.metric,
+        )
+        return Proposal(trial.number, recipe, decision.params)
+
+
+def _asked(trials: list[FrozenTrial]) -> int:
+    return sum(trial.state is not TrialState.WAITING for trial in trials)
+
+
+def end_trial(
+    history: optuna.Study,
+    storage: optuna.storages.BaseStorage,
+    trial: FrozenTrial,
+    state: TrialState,
+    value: float | None,
+    *,
+    infeasible: bool,
+) -> None:
+    """Tell Optuna of the end of a running trial."""
+    if not infeasible:
+        history.tell(trial.number, value, state=state)
+        return
+    if not trial.constraints:
+        optuna.Trial(history, trial._trial_id).set_constraint(FEASIBLE, 1.0)
+    # Not by `tell`, which would take the last report for its value.
+    storage.set_trial_state_values(trial._trial_id, state)
