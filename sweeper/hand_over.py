@@ -2,51 +2,66 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper import show
 from sweeper.errors import TrackingError
 from sweeper.mlflow_client import as_tracking_error
+from sweeper.mlflow_model import log_model
 from sweeper.publish import requirements
 from sweeper.report.learning_curve import draw, learning_curve
-from sweeper.tracking import log_model
 
 if TYPE_CHECKING:
     from sweeper.start import Call
 
 
 def hand_over(call: Call) -> None:
-    """Draw the learning curve; deliver what MLflow is still owed: epochs, runs, and once the model with the curve."""
-    catalog, row, tracker = call.catalog, call.row, call.tracker
-    winner = catalog.study(row.name).winner
+    """Draw the learning curve and deliver what MLflow is still owed; where it is away, say what delivers it later."""
+    winner = call.catalog.study(call.row.name).winner
     if winner is None:
         return
-    curve = _draw_learning_curve(call)
-    if "model_version" in winner and not tracker.owes():
+    curve = draw_curve(call)
+    if "model_version" in winner and not call.tracker.owes():
         return
     status = call.console.status("handing the results to MLflow") if call.console.is_terminal else nullcontext()
-    with status:
-        delivered = tracker.close()
-        winner = catalog.study(row.name).winner or winner  # another MLflow than before is owed the model again
-        if delivered and "model_version" not in winner:
-            try:
-                if curve is not None:
-                    with as_tracking_error(call.settings):
-                        tracker.client.log_artifact(tracker.open_parent(), str(curve))
-                package = call.folder.package(winner["package"])
-                model_version = log_model(tracker, package, name=row.name, requirements=requirements())
-                tracker.end("FINISHED", _numbers(winner))
-                catalog.set_study(row.id, winner={**winner, "model_version": model_version})
-            except TrackingError as error:
-                tracker.last_error = str(error)
-    if tracker.last_error is not None:
-        again = show.command(call.settings, "start", str(call.study.path))
-        call.say(f"{tracker.last_error}; what it is owed is kept and delivered by: {again}")
+    with status, suppress(TrackingError):
+        deliver_results(call, curve)
+    if call.tracker.last_error is not None:
+        again = show.command(call.settings, "sync", call.row.name)
+        call.say(f"{call.tracker.last_error}; what it is owed is kept and delivered by: {again}")
 
 
-def _draw_learning_curve(call: Call) -> Path | None:
+def deliver_results(call: Call, curve: Path | None) -> str | None:
+    """Deliver what MLflow is owed of a study with a winner: epochs, runs, and once the model, with the curve.
+
+    Returns the version of the model if it was registered now.
+
+    Raises:
+        TrackingError: MLflow cannot be reached; the tracker's `last_error` says so too.
+    """
+    catalog, row, tracker = call.catalog, call.row, call.tracker
+    if not tracker.close():
+        raise TrackingError(tracker.last_error)
+    winner = catalog.study(row.name).winner or {}  # another MLflow than before is owed the model again
+    if "model_version" in winner:
+        return None
+    try:
+        if curve is not None:
+            with as_tracking_error(call.settings):
+                tracker.client.log_artifact(tracker.open_parent(), str(curve))
+        version = log_model(tracker, call.folder.package(winner["package"]), name=row.name, requirements=requirements())
+        tracker.end("FINISHED", _numbers(winner))
+        tracker.delete_duplicates()
+    except TrackingError as error:
+        tracker.last_error = str(error)
+        raise
+    catalog.set_study(row.id, winner={**winner, "model_version": version})
+    return version
+
+
+def draw_curve(call: Call) -> Path | None:
     """The picture in the study's folder, drawn anew where trials have ended since; ``None`` if there is no curve."""
     trials = call.catalog.trials(call.row.id)
     points = learning_curve(trials, call.row.metric)

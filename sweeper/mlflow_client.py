@@ -24,8 +24,9 @@ def connect(settings: Settings) -> MlflowClient:
     Raises:
         TrackingError: it cannot be reached.
     """
-    # A dead server would otherwise block a call for minutes: what is owed is kept and tried again anyway.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # A dead server would otherwise block a call for minutes, and a call that is repeated unseen, because its answer was
+    # lost, may do its work twice: what is owed is kept, and tried again by whoever knows what was tried before.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

@@ -6,7 +6,7 @@ Whatever is told twice is kept once.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,14 @@ from sweeper.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 BATCH_METRICS = 1000
 """MLflow's own limit for one `log_batch`."""
+PAGE_RUNS = 1000
+"""Runs that one search answers with."""
+MADE_TAG = "sweeper.made"
+"""The tag of a run that says when we asked for it, in seconds since 1970: its start is that of its trial."""
 RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
@@ -76,6 +81,29 @@ class StudyRuns:
             "seed": str(trial.recipe["seed"]),
         }
         return self._make(f"trial {trial.number:04d}", trial.started_at, tags)
+
+    def delete_duplicates(self, known: Collection[str]) -> None:
+        """Delete the runs of this study that are not ``known``.
+
+        A server that is slow may make a run after its caller has given up, looked for it in vain and made another.
+        """
+        for run_id in self._search(f"tags.`sweeper.begun` = '{self._begun}'"):
+            if run_id not in known:
+                self.client.delete_run(run_id)
+
+    def delete_all(self) -> int:
+        """Delete all runs of this study, and their experiment unless it holds others too; says how many runs."""
+        found = self.client.get_experiment_by_name(self.study.name)
+        if found is None or found.lifecycle_stage != "active":
+            return 0
+        runs = self._search(f"tags.`sweeper.begun` = '{self._begun}'")
+        for run_id in runs:
+            self.client.delete_run(run_id)
+        if not self._search(""):
+            # Under another name first: a deleted experiment would keep its own from the next study.
+            self.client.rename_experiment(found.experiment_id, f"{self.study.name} (removed {time.time():.0f})")
+            self.client.delete_experiment(found.experiment_id)
+        return len(runs)
 
     def describe(self, run_id: str, trial: TrialRow) -> None:
         """Log the recipe that the trial began with as params."""
@@ -133,23 +161,32 @@ class StudyRuns:
         if self._experiment_id is None:
             found = self.client.get_experiment_by_name(self.study.name)
             where = self.settings.artifacts.as_uri() if self.settings.tracking_is_local else None
-            self._experiment_id = str(
-                found.experiment_id
-                if found is not None
-                else self.client.create_experiment(self.study.name, artifact_location=where)
-            )
+            if found is None:
+                made = self.client.create_experiment(self.study.name, artifact_location=where)
+            elif found.lifecycle_stage == "deleted":  # by a person, who goes on with the study all the same
+                self.client.restore_experiment(found.experiment_id)
+            self._experiment_id = str(made if found is None else found.experiment_id)
         return self._experiment_id
 
     def _find(self, tag: str, value: str) -> str | None:
-        found = self.client.search_runs(
-            [self._experiment()],
-            filter_string=f"tags.`sweeper.begun` = '{self._begun}' and tags.`{tag}` = '{value}'",
-            max_results=1,
-        )
-        return str(found[0].info.run_id) if found else None
+        """The run with that tag; of several, those made later are deleted."""
+        found = self._search(f"tags.`sweeper.begun` = '{self._begun}' and tags.`{tag}` = '{value}'")
+        for later in found[1:]:
+            self.client.delete_run(later)
+        return found[0] if found else None
+
+    def _search(self, query: str) -> list[str]:
+        """The runs that match, in the order in which they were asked for."""
+        found: list[Run] = []
+        page: str | None = None
+        while page is None or page:
+            answer = self.client.search_runs([self._experiment()], query, max_results=PAGE_RUNS, page_token=page)
+            found, page = [*found, *answer], answer.token or ""
+        found.sort(key=lambda run: (run.data.tags.get(MADE_TAG, ""), run.info.run_id))
+        return [str(run.info.run_id) for run in found]
 
     def _make(self, name: str, began_at: float, tags: Mapping[str, str]) -> str:
-        ours = {"sweeper.study": self.study.name, "sweeper.begun": self._begun}
+        ours = {"sweeper.study": self.study.name, "sweeper.begun": self._begun, MADE_TAG: f"{time.time():.3f}"}
         run = self.client.create_run(
             self._experiment(),
             start_time=int(began_at * 1000),

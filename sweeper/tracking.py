@@ -3,26 +3,24 @@
 A thread delivers what the catalog says is owed, in batches, off the training path. Nothing is queued in memory: a
 tracking server that is away, or a restart, costs lateness and no more. Delivery is idempotent: a metric carries the
 time of its report, and MLflow keeps one row for the same name, step, time and value; a run is looked up by its tags
-wherever it may have been made before. Files come last: a place for them that fails withholds no number.
+wherever it may have been made before, and one that a person deleted is made anew when there is more to tell of it.
+Files come last: a place for them that fails withholds no number.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sweeper.catalog import ENDED, Catalog, EpochRow, StudyRow, TrialRow
-from sweeper.errors import StoreError, TrackingError
-from sweeper.mlflow_client import as_tracking_error, in_one_line, is_active_run, quiet
+from sweeper.errors import StoreError, SweeperError
+from sweeper.mlflow_client import as_tracking_error, in_one_line, is_active_run
 from sweeper.mlflow_runs import StudyRuns
 from sweeper.settings import Settings, without_password
-from sweeper.user_code import module_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -33,8 +31,13 @@ FILES_PAUSE_SECONDS = 60.0
 """How long no file is tried after one that could not be stored: each try may take as long as a call may."""
 
 
-WEIGHTS_TAG = "sweeper.weights_sha256"
-"""The tag of a registered version that says which weights it is."""
+@dataclass
+class Delivered:
+    """What MLflow has been told by one process."""
+
+    epochs: int = 0
+    trials: set[int] = field(default_factory=set)
+    """The ids of trials whose runs were made, or told anything."""
 
 
 @dataclass
@@ -58,9 +61,16 @@ class Tracker:
     interval_seconds: float = 2.0
     last_error: str | None = None
     """Why the newest delivery failed, or why files are missing in it, in one line."""
+    delivered: Delivered = field(default_factory=Delivered)
+    on_delivery: Callable[[Delivered], None] = lambda _: None
+    """Called after each part of a delivery."""
     _is_live: bool = False
     _run_id: str | None = None
-    _born_at: float = field(default_factory=time.time)
+    _telling: str = ""
+    """The run that is being told something."""
+    _inherited: int = 0
+    """The newest trial that was there before this process began; its run may have been made by another."""
+    _all_delivered: bool = False
     _tried: set[int] = field(default_factory=set)
     _study_file_stored: bool = False
     _files_error: str | None = None
@@ -70,6 +80,7 @@ class Tracker:
 
     def __post_init__(self) -> None:
         self._runs = StudyRuns(self.settings, self.study, self.tags)
+        self._inherited = max((trial.id for trial in self.catalog.trials(self.study.id)), default=0)
 
     def start(self) -> None:
         """Begin to deliver in the background; runs that an earlier orchestrator left are shown as running again."""
@@ -77,14 +88,22 @@ class Tracker:
         self._thread = threading.Thread(target=self._deliver_until_stopped, name="tracker", daemon=True)
         self._thread.start()
 
-    def close(self) -> bool:
-        """Stop the thread and deliver what is left; ``False`` if MLflow could not be reached."""
+    def close(self, patience_seconds: float | None = None) -> bool:
+        """Stop the thread and deliver what is left; ``False`` if MLflow could not be reached.
+
+        Args:
+            patience_seconds: how long an MLflow that accepts calls and does not answer is waited for.
+        """
         self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
-        self._files_from = 0.0
-        return self._try_to_deliver()
+        if self._thread is None:
+            self._files_from = 0.0
+            return self._try_to_deliver()
+        self._thread.join(patience_seconds)
+        if self._thread.is_alive():
+            self.last_error = f"MLflow at {self._here}: no answer within {patience_seconds:g} s"
+            return False
+        self._thread = None
+        return self._all_delivered
 
     @property
     def client(self) -> MlflowClient:
@@ -110,13 +129,7 @@ class Tracker:
         Raises:
             TrackingError: MLflow cannot be reached; what is owed stays owed.
         """
-        with as_tracking_error(self.settings):
-            try:
-                self._deliver()
-            except Exception:
-                self._run_id = None  # whether it is there still is asked anew
-                self._runs.look_up_anew()
-                raise
+        self._tell(self._deliver)
 
     def open_parent(self) -> str:
         """The parent run, made now if there is none."""
@@ -124,6 +137,7 @@ class Tracker:
             run_id = self._known_parent() or self._make_parent()
             if self._is_live:
                 for left in (run_id, *self._open_runs()):
+                    self._telling = left
                     self.client.update_run(left, status="RUNNING")
             self._run_id = run_id
         return self._run_id
@@ -134,13 +148,47 @@ class Tracker:
         Raises:
             TrackingError: MLflow cannot be reached.
         """
+        self._tell(lambda: self._end(status, metrics or {}))
+
+    def delete_duplicates(self) -> None:
+        """Delete runs of this study that were made a second time, by a call whose answer was lost.
+
+        Raises:
+            TrackingError: MLflow cannot be reached.
+        """
         with as_tracking_error(self.settings):
-            run_id = self.open_parent()
-            for name, value in (metrics or {}).items():
-                self.client.log_metric(run_id, name, value)
-            for left in self._open_runs():
-                self.client.set_terminated(left, "KILLED")
-            self.client.set_terminated(run_id, status)
+            trials = self.catalog.trials(self.study.id)
+            self._runs.delete_duplicates({self.open_parent(), *(trial.run_id for trial in trials if trial.run_id)})
+
+    def _end(self, status: str, metrics: Mapping[str, float]) -> None:
+        run_id = self.open_parent()
+        for name, value in metrics.items():
+            self.client.log_metric(run_id, name, value)
+        for left in self._open_runs():
+            self._telling = left
+            self.client.set_terminated(left, "KILLED")
+        self.client.set_terminated(run_id, status)
+
+    def _tell(self, work: Callable[[], None]) -> None:
+        """Do it, and again where it stumbles over a run that somebody deleted."""
+        with as_tracking_error(self.settings):
+            while True:
+                self._telling = ""
+                try:
+                    return work()
+                except SweeperError:
+                    self._look_up_anew()
+                    raise
+                except Exception:
+                    self._look_up_anew()
+                    if not self._telling or is_active_run(self.client, self._telling):
+                        raise
+                    self.catalog.owe_run_again(self._telling)
+
+    def _look_up_anew(self) -> None:
+        """Ask again whether the runs and their experiment are there still."""
+        self._run_id = None
+        self._runs.look_up_anew()
 
     @property
     def _here(self) -> str:
@@ -149,11 +197,13 @@ class Tracker:
     def _deliver_until_stopped(self) -> None:
         while not self._stop.wait(self.interval_seconds):
             self._try_to_deliver()
+        self._files_from = 0.0
+        self._all_delivered = self._try_to_deliver()
 
     def _try_to_deliver(self) -> bool:
         try:
             self.deliver()
-        except (TrackingError, StoreError) as error:
+        except SweeperError as error:
             self.last_error = str(error)
             return False
         self.last_error = self._files_error
@@ -162,20 +212,28 @@ class Tracker:
     def _deliver(self) -> None:
         self.open_parent()
         for trial in self.catalog.owed_trials(self.study.id):
-            run_id = trial.run_id or self._open_child(trial)
+            run_id = self._telling = trial.run_id or self._open_child(trial)
             if not trial.described:
                 self._runs.describe(run_id, trial)
                 self.catalog.set_trial(trial.id, described=True)
+                self._note(trial.id)
         while owed := self.catalog.owed_epochs(self.study.id, BATCH):
             self._log_epochs(owed)
         for trial in self.catalog.owed_trials(self.study.id):
             if trial.state in ENDED and trial.run_id is not None:
+                self._telling = trial.run_id
                 self._runs.end_child(trial.run_id, trial)
                 # A traceback is one more file, and so are pictures.
                 has_more_files = "traceback" in trial.facts or bool(self._runs.pictures(trial))
                 has_all_files = trial.files_delivered and not has_more_files
                 self.catalog.set_trial(trial.id, delivered=True, files_delivered=has_all_files)
+                self._note(trial.id)
         self._store_files()
+
+    def _note(self, trial_id: int, epochs: int = 0) -> None:
+        self.delivered.trials.add(trial_id)
+        self.delivered.epochs += epochs
+        self.on_delivery(self.delivered)
 
     def _known_parent(self) -> str | None:
         """The run that the catalog knows, if this is the MLflow that has it; otherwise all is owed again."""
@@ -201,7 +259,7 @@ class Tracker:
         parent = self.open_parent()
         run_id = None
         # An earlier process, or an earlier call whose answer was lost, may have made it.
-        if trial.id in self._tried or trial.started_at < self._born_at:
+        if trial.id in self._tried or trial.id <= self._inherited:
             run_id = self._runs.find_child(trial)
         self._tried.add(trial.id)
         if run_id is None:
@@ -216,8 +274,10 @@ class Tracker:
         for run_id, epoch in owed:
             by_run[run_id].append(epoch)
         for run_id, epochs in by_run.items():
+            self._telling = run_id
             self._runs.log_epochs(run_id, epochs)
             self.catalog.mark_delivered([epoch.id for epoch in epochs])
+            self._note(epochs[0].trial_id, len(epochs))
 
     def _store_files(self) -> None:
         """Store the files that are owed; a failure is remembered, and they are tried again later."""
@@ -238,68 +298,3 @@ class Tracker:
             self._files_from = time.monotonic() + FILES_PAUSE_SECONDS
         else:
             self._files_error = None
-
-
-def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Sequence[str]) -> str:
-    """Log a model package to the study's run, register it and give it the alias ``best``; returns the version.
-
-    The artifact is the package itself (safetensors and JSON) with the `trials` package beside it, and the user's own
-    module where that is a single file: loading it runs no pickle and needs no sweeper. Weights that were registered
-    from that run before are not registered again.
-
-    Args:
-        tracker: holds the client and the parent run.
-        package: a folder written by `trials.package.write_package`.
-        name: the registered model's name: the study's.
-        requirements: pip requirements of the `trials` package.
-
-    Raises:
-        TrackingError: MLflow cannot be reached.
-    """
-    import mlflow
-
-    import trials
-
-    recipe = json.loads((package / "recipe.json").read_bytes())
-    sha256 = json.loads((package / "package.json").read_bytes())["weights_sha256"]
-    with as_tracking_error(tracker.settings):
-        run_id = tracker.open_parent()
-        version = _registered_version(tracker.client, name, run_id, sha256)
-        if version is None:
-            with quiet(), mlflow.start_run(run_id=run_id):
-                logged = mlflow.pyfunc.log_model(
-                    name="model",
-                    loader_module="trials.package",
-                    data_path=str(package),
-                    code_paths=[str(Path(trials.__file__).parent), *map(str, module_files(recipe))],
-                    pip_requirements=list(requirements),
-                    signature=_signature(package),
-                    registered_model_name=name,
-                    tags={WEIGHTS_TAG: sha256},
-                )
-            version = str(logged.registered_model_version)
-        tracker.client.set_registered_model_alias(name, "best", version)
-    return version
-
-
-def _registered_version(client: MlflowClient, name: str, run_id: str, sha256: str) -> str | None:
-    """The version that has been registered from that run with these weights."""
-    ours = [found for found in client.search_model_versions(f"name = '{name}'") if found.run_id == run_id]
-    versions = [int(found.version) for found in ours if found.tags.get(WEIGHTS_TAG) == sha256]
-    return str(max(versions)) if versions else None
-
-
-def _signature(package: Path) -> Any:
-    """What the model takes and gives: columns by name if its examples are rows of a table, else one array."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema, TensorSpec
-
-    from trials.data import Preprocess
-    from trials.package import describe_arrays
-
-    (in_type, in_shape), (out_type, out_shape) = describe_arrays(package)
-    columns = Preprocess.from_dict(json.loads((package / "package.json").read_bytes())["preprocess"]).columns()
-    given: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in columns or ()]
-    if columns is None:
-        given = [TensorSpec(in_type, (-1, *in_shape))]
-    return ModelSignature(inputs=Schema(given), outputs=Schema([TensorSpec(out_type, (-1, *out_shape))]))

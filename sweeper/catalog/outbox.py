@@ -89,6 +89,16 @@ class Outbox(Database):
                 tables.epochs.update().where(tables.epochs.c.trial_id.in_(trials)).values(delivered=False)
             )
 
+    def owe_run_again(self, run_id: str) -> None:
+        """Forget what was delivered of the trial with that run: the run is gone, and the trial needs another."""
+        trials = sa.select(tables.trials.c.id).where(tables.trials.c.run_id == run_id)
+        unheard = {"run_id": None, "described": False, "files_delivered": False, "delivered": False}
+        with self.write() as connection:
+            connection.execute(
+                tables.epochs.update().where(tables.epochs.c.trial_id.in_(trials)).values(delivered=False)
+            )
+            connection.execute(tables.trials.update().where(tables.trials.c.run_id == run_id).values(unheard))
+
     def mark_delivered(self, epoch_ids: Sequence[int]) -> None:
         """Remember that these epochs have reached the tracker."""
         with self.write() as connection:

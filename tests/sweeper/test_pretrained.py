@@ -17,12 +17,13 @@ from rich.console import Console
 from sweeper.catalog import Catalog
 from sweeper.errors import StudyError, TrackingError
 from sweeper.mlflow_client import connect
+from sweeper.mlflow_model import log_model
 from sweeper.pretrained import with_fetched_models
 from sweeper.settings import Settings
 from sweeper.space import Choice, Space
 from sweeper.start import start
 from sweeper.study_folder import StudyFolder
-from sweeper.tracking import Tracker, log_model
+from sweeper.tracking import Tracker
 from trials.checkpoint import write_weights
 from trials.data import load_splits
 from trials.model.weights import read_weights

@@ -18,8 +18,9 @@ from mlflow.entities import Run
 
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.errors import TrackingError
+from sweeper.mlflow_model import log_model
 from sweeper.settings import Settings
-from sweeper.tracking import Tracker, log_model
+from sweeper.tracking import Tracker
 from trials.checkpoint import write_weights
 from trials.data import load_splits
 from trials.model.build import build_model

@@ -1,0 +1,84 @@
+"""The winner's model in MLflow: logged to the study's run, registered under the study's name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeper.mlflow_client import as_tracking_error, quiet
+from sweeper.user_code import module_files
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from sweeper.tracking import Tracker
+
+WEIGHTS_TAG = "sweeper.weights_sha256"
+"""The tag of a registered version that says which weights it is."""
+
+
+def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Sequence[str]) -> str:
+    """Log a model package to the study's run, register it and give it the alias ``best``; returns the version.
+
+    The artifact is the package itself (safetensors and JSON) with the `trials` package beside it, and the user's own
+    module where that is a single file: loading it runs no pickle and needs no sweeper. Weights that were registered
+    from that run before are not registered again.
+
+    Args:
+        tracker: holds the client and the parent run.
+        package: a folder written by `trials.package.write_package`.
+        name: the registered model's name: the study's.
+        requirements: pip requirements of the `trials` package.
+
+    Raises:
+        TrackingError: MLflow cannot be reached.
+    """
+    import mlflow
+
+    import trials
+
+    recipe = json.loads((package / "recipe.json").read_bytes())
+    sha256 = json.loads((package / "package.json").read_bytes())["weights_sha256"]
+    with as_tracking_error(tracker.settings):
+        run_id = tracker.open_parent()
+        version = _registered_version(tracker.client, name, run_id, sha256)
+        if version is None:
+            with quiet(), mlflow.start_run(run_id=run_id):
+                logged = mlflow.pyfunc.log_model(
+                    name="model",
+                    loader_module="trials.package",
+                    data_path=str(package),
+                    code_paths=[str(Path(trials.__file__).parent), *map(str, module_files(recipe))],
+                    pip_requirements=list(requirements),
+                    signature=_signature(package),
+                    registered_model_name=name,
+                    tags={WEIGHTS_TAG: sha256},
+                )
+            version = str(logged.registered_model_version)
+        tracker.client.set_registered_model_alias(name, "best", version)
+    return version
+
+
+def _registered_version(client: MlflowClient, name: str, run_id: str, sha256: str) -> str | None:
+    """The version that has been registered from that run with these weights."""
+    ours = [found for found in client.search_model_versions(f"name = '{name}'") if found.run_id == run_id]
+    versions = [int(found.version) for found in ours if found.tags.get(WEIGHTS_TAG) == sha256]
+    return str(max(versions)) if versions else None
+
+
+def _signature(package: Path) -> Any:
+    """What the model takes and gives: columns by name if its examples are rows of a table, else one array."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    from trials.data import Preprocess
+    from trials.package import describe_arrays
+
+    (in_type, in_shape), (out_type, out_shape) = describe_arrays(package)
+    columns = Preprocess.from_dict(json.loads((package / "package.json").read_bytes())["preprocess"]).columns()
+    given: list[ColSpec | TensorSpec] = [ColSpec(kind, name) for name, kind in columns or ()]
+    if columns is None:
+        given = [TensorSpec(in_type, (-1, *in_shape))]
+    return ModelSignature(inputs=Schema(given), outputs=Schema([TensorSpec(out_type, (-1, *out_shape))]))
