@@ -52,7 +52,13 @@ def value(lr: float, momentum: float, width: int) -> float:
     return height
 
 
-def trivial(recipe: Recipe, folder: Path, report: Callable[[EpochReport], bool]) -> TrialResult:
+def trivial(
+    recipe: Recipe,
+    folder: Path,
+    report: Callable[[EpochReport], bool],
+    *,
+    stop: Callable[[], bool],  # noqa: ARG001  it is over before anybody could ask
+) -> TrialResult:
     """`value` in the shape of `trials.train.run_trial`: one report, one (empty) file of weights."""
     optimizer, model = recipe.train.optimizer, recipe.model
     if not isinstance(optimizer, Sgd) or not isinstance(model, Mlp):

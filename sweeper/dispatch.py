@@ -47,6 +47,16 @@ class Workers(Protocol):
     def answer(self, number: int, keep_going: bool) -> None:
         """Answer the report of a trial, which waits for it."""
 
+    def interrupt(self) -> None:
+        """Ask all that run to save their state and stop, without waiting for it.
+
+        For each an event follows as always: `Interrupted`, unless another came first. Where a report had not been
+        answered yet, it is answered here.
+        """
+
+    def kill(self, number: int) -> None:
+        """Kill the worker of a trial, and replace it; no event of that trial follows."""
+
     def close(self) -> None:
         """Stop what runs; checkpoints stay."""
 
@@ -59,31 +69,46 @@ class InProcessWorkers:
     """
 
     def __init__(self, train: str = TRAIN) -> None:
+        self._train = train
         self._runner = Runner(train)
-        self._job: Job | None = None
-        self._answer: bool | None = None
+        self._number: int | None = None
+        self._unanswered = False
 
     @property
     def free(self) -> int:
-        return 1 if self._job is None else 0
+        return 1 if self._number is None else 0
 
     @property
     def threads(self) -> int:
         return cores()
 
     def submit(self, job: Job) -> None:
-        self._job, self._answer = job, None
+        self._number = job.number
+        self._runner.submit(job)
 
-    def wait(self, timeout_seconds: float) -> Event | None:  # noqa: ARG002  a trial in this process cannot be left waiting
-        if self._job is None:
+    def wait(self, timeout_seconds: float) -> Event | None:
+        if self._number is None:
             return None
-        event = self._runner.start(self._job) if self._answer is None else self._runner.advance(self._answer)
-        if not isinstance(event, Reported):
-            self._job = None
+        event = self._runner.next_event(timeout_seconds)
+        if isinstance(event, Reported):
+            self._unanswered = True
+        elif event is not None:
+            self._number = None
         return event
 
     def answer(self, number: int, keep_going: bool) -> None:  # noqa: ARG002  there is only one trial
-        self._answer = keep_going
+        if self._unanswered:
+            self._unanswered = False
+            self._runner.answer(keep_going)
+
+    def interrupt(self) -> None:
+        if self._number is not None:
+            self._runner.interrupt(self._number)
+            self.answer(self._number, keep_going=True)
+
+    def kill(self, number: int) -> None:  # noqa: ARG002  there is only one trial
+        self._runner.close()
+        self._runner, self._number, self._unanswered = Runner(self._train), None, False
 
     def close(self) -> None:
         self._runner.close()
@@ -119,10 +144,13 @@ class RayWorkers:
         except WorkersError:
             ray.shutdown()
             raise
-        self._actor_class = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0)(Runner)
+        self._actor_class = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0, max_concurrency=2)(
+            Runner
+        )
         self._idle: list[Any] = [self._new_actor() for _ in range(self.slots)]
         self._busy: dict[int, Any] = {}
         self._pending: dict[Any, int] = {}
+        self._unanswered: set[int] = set()
 
     @property
     def free(self) -> int:
@@ -148,13 +176,29 @@ class RayWorkers:
             event: Event = self._ray.get(ready[0])
         except self._ray.exceptions.RayError as error:
             cause = str(error).strip().splitlines()[0]
-            event = Failed(number, f"the worker died: {cause}", lost=True)
-        if not isinstance(event, Reported):
+            event = Failed(number, f"the worker died: {cause}", kind="lost")
+        if isinstance(event, Reported):
+            self._unanswered.add(number)
+        else:
             self._release(number, event)
         return event
 
     def answer(self, number: int, keep_going: bool) -> None:
-        self._pending[self._busy[number].advance.remote(keep_going)] = number
+        if number in self._unanswered:
+            self._unanswered.remove(number)
+            self._pending[self._busy[number].advance.remote(keep_going)] = number
+
+    def interrupt(self) -> None:
+        for number, actor in self._busy.items():
+            actor.interrupt.remote(number)
+            self.answer(number, keep_going=True)
+
+    def kill(self, number: int) -> None:
+        actor = self._busy.pop(number)
+        self._unanswered.discard(number)
+        self._pending = {call: other for call, other in self._pending.items() if other != number}
+        self._ray.kill(actor)
+        self._idle.append(self._new_actor())
 
     def close(self) -> None:
         for actor in [*self._busy.values(), *self._idle]:
@@ -167,7 +211,7 @@ class RayWorkers:
     def _release(self, number: int, event: Event) -> None:
         actor = self._busy.pop(number)
         kept = getattr(event, "kept_bytes", 0)
-        if kept > self._kept_limit_bytes or (isinstance(event, Failed) and (event.lost or event.spoiled)):
+        if kept > self._kept_limit_bytes or (isinstance(event, Failed) and (event.kind == "lost" or event.spoiled)):
             self._ray.kill(actor)
             actor = self._new_actor()
         # First in, first out: a replaced worker has time to come up while the others work.

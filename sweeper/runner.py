@@ -19,13 +19,31 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol
 
-from trials.errors import ProcessLost, Pruned, TrialError
+from trials.errors import (
+    Diverged,
+    NoSpace,
+    OutOfMemory,
+    ProcessLost,
+    Pruned,
+    TrialError,
+)
+from trials.errors import (
+    Interrupted as TrialInterrupted,
+)
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult
 
-TrainFunction = Callable[[Recipe, Path, Callable[[EpochReport], bool]], TrialResult]
+
+class TrainFunction(Protocol):
+    """What trains one recipe, as `trials.train.run_trial` does."""
+
+    def __call__(
+        self, recipe: Recipe, folder: Path, report: Callable[[EpochReport], bool], /, *, stop: Callable[[], bool]
+    ) -> TrialResult: ...
+
+
 TRAIN = "trials.train:run_trial"
 """Where the function that trains one recipe is imported from."""
 SHARE_IT = "SWEEPER_HOME must be a folder that all nodes share"
@@ -76,6 +94,17 @@ class Stopped:
 
 
 @dataclass(frozen=True)
+class Interrupted:
+    """The trial saved its state when it was asked to; submitted again, it goes on from there."""
+
+    number: int
+    kept_bytes: int = 0
+
+
+FailureKind = Literal["raised", "diverged", "out_of_memory", "no_space", "lost"]
+
+
+@dataclass(frozen=True)
 class Failed:
     """The trial raised, or its worker died."""
 
@@ -83,13 +112,20 @@ class Failed:
     reason: str
     traceback: str = ""
     kept_bytes: int = 0
-    lost: bool = False
-    """The worker died, or a process that trained with it, so nothing is known about the trial itself."""
+    kind: FailureKind = "raised"
+    """`lost`: the worker died, or a process that trained with it, so nothing is known about the trial itself."""
     spoiled: bool = False
     """The worker's GPU context is broken: whatever it trained next would fail too."""
 
 
-Event = Reported | Completed | Stopped | Failed
+Event = Reported | Completed | Stopped | Interrupted | Failed
+
+KINDS: dict[type[TrialError], FailureKind] = {
+    Diverged: "diverged",
+    OutOfMemory: "out_of_memory",
+    NoSpace: "no_space",
+    ProcessLost: "lost",
+}
 
 
 @dataclass
@@ -106,11 +142,23 @@ class Runner:
     _jobs: queue.SimpleQueue[Job | None] = field(default_factory=queue.SimpleQueue)
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     _answers: queue.SimpleQueue[bool] = field(default_factory=queue.SimpleQueue)
+    _interrupted: int | None = None
+    """The trial that is asked to save and stop. Its number, since the request may overtake its start."""
     _held_bytes: int | None = None
     _thread: threading.Thread | None = None
 
     def start(self, job: Job) -> Event:
         """Start a trial and return its first event."""
+        self.submit(job)
+        return self._events.get()
+
+    def advance(self, keep_going: bool) -> Event:
+        """Answer the report that is waiting and return the next event."""
+        self.answer(keep_going)
+        return self._events.get()
+
+    def submit(self, job: Job) -> None:
+        """Start a trial."""
         if self._thread is None:
             if self.hide_gpus:
                 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -118,12 +166,20 @@ class Runner:
             self._thread = threading.Thread(target=self._work, name="trial", daemon=True)
             self._thread.start()
         self._jobs.put(job)
-        return self._events.get()
 
-    def advance(self, keep_going: bool) -> Event:
-        """Answer the report that is waiting and return the next event."""
+    def answer(self, keep_going: bool) -> None:
+        """Answer the report that is waiting."""
         self._answers.put(keep_going)
-        return self._events.get()
+
+    def next_event(self, timeout_seconds: float) -> Event | None:
+        """The next event, or ``None`` when none came in time."""
+        with contextlib.suppress(queue.Empty):
+            return self._events.get(timeout=timeout_seconds)
+        return None
+
+    def interrupt(self, number: int) -> None:
+        """Ask that trial to save its state and stop; from any thread, and without effect on any other trial."""
+        self._interrupted = number
 
     def close(self) -> None:
         """End the thread, in the midst of a trial too: inside torch when Python ends, it would abort the process."""
@@ -137,6 +193,7 @@ class Runner:
         with contextlib.suppress(SystemExit):  # by `close`
             while (job := self._jobs.get()) is not None:
                 event = self._run(job)
+                self._interrupted = None
                 self._events.put(event)
 
     def _run(self, job: Job) -> Event:
@@ -144,10 +201,13 @@ class Runner:
         # Measured here, where the trial's frames and all that they held are gone.
         return replace(event, kept_bytes=self._kept_bytes())
 
-    def _outcome(self, job: Job) -> Completed | Stopped | Failed:
+    def _outcome(self, job: Job) -> Completed | Stopped | Interrupted | Failed:
         def report(epoch: EpochReport) -> bool:
             self._events.put(Reported(job.number, epoch))
             return self._answers.get()
+
+        def stop() -> bool:
+            return self._interrupted == job.number
 
         try:
             if job.must_see and not Path(job.must_see).is_file():
@@ -155,12 +215,15 @@ class Runner:
             sys.path[:0] = [path for path in job.import_paths if path not in sys.path]
             set_threads(job.threads)
             train: TrainFunction = import_from(self.train)
-            return Completed(job.number, train(Recipe.model_validate_json(job.recipe_json), Path(job.folder), report))
+            recipe = Recipe.model_validate_json(job.recipe_json)
+            return Completed(job.number, train(recipe, Path(job.folder), report, stop=stop))
         except Pruned:
             return Stopped(job.number)
+        except TrialInterrupted:
+            return Interrupted(job.number)
         except TrialError as error:
-            reason, lost = f"{type(error).__name__}: {error}", isinstance(error, ProcessLost)
-            return Failed(job.number, reason, traceback.format_exc(), lost=lost)
+            reason = f"{type(error).__name__}: {error}"
+            return Failed(job.number, reason, traceback.format_exc(), kind=KINDS.get(type(error), "raised"))
         except BaseException as error:  # noqa: BLE001  the user's own code may raise anything, SystemExit too
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             return Failed(job.number, reason, traceback.format_exc(), spoiled=gpu_is_broken())

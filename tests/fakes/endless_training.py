@@ -10,8 +10,11 @@ from trials.errors import ProcessLost
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult
 
+Report = Callable[[EpochReport], bool]
+Stop = Callable[[], bool]
 
-def never_ends(recipe: Recipe, folder: Path, report: Callable[[EpochReport], bool]) -> TrialResult:
+
+def never_ends(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Tells one epoch and is in the second one for ever; leaves a note when it is stopped there."""
     metrics = {"validation.accuracy": 0.5, "validation.loss": 0.5}
     report(EpochReport(epoch=1, epochs=2, metrics=metrics, seconds=0.1))
@@ -22,6 +25,6 @@ def never_ends(recipe: Recipe, folder: Path, report: Callable[[EpochReport], boo
         (folder / "put-away").touch()
 
 
-def loses_a_process(recipe: Recipe, folder: Path, report: Callable[[EpochReport], bool]) -> TrialResult:
+def loses_a_process(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """One of the processes that train together died."""
     raise ProcessLost("train.data_parallel: process 1 of 2 died (SIGKILL)")

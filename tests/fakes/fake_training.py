@@ -13,11 +13,12 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from trials.errors import Diverged, Pruned
+from trials.errors import Diverged, Interrupted, Pruned
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult, WeightsFile
 
 Report = Callable[[EpochReport], bool]
+Stop = Callable[[], bool]
 
 
 def score(lr: float) -> float:
@@ -29,11 +30,16 @@ def accuracy(recipe: Recipe, epoch: int) -> float:
     return top * min(epoch, epochs) / epochs + 0.001 * max(0, epoch - epochs)
 
 
-def instant(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
-    """Ends well, unless told to stop. Continued, it tells its newest epoch again, as the real one does."""
+def instant(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
+    """Ends well, unless told to stop. Continued, it tells its newest epoch again, as the real one does.
+
+    It asks `stop` before each epoch that it has not trained yet.
+    """
     epochs, checkpoints, done = recipe.epochs, folder / "checkpoints", folder / "epochs"
     start = int(done.read_text()) if done.exists() else 0
     for epoch in range(max(start, 1), epochs + 1):
+        if epoch > start and stop():
+            raise Interrupted(epoch, 0)
         (checkpoints / f"epoch-{epoch:04d}").mkdir(parents=True, exist_ok=True)
         for older in sorted(checkpoints.iterdir())[:-1]:
             older.rmdir()
@@ -47,16 +53,16 @@ def instant(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
     )
 
 
-def fails_to_go_on(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+def fails_to_go_on(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Ends well; extended, it fails after one more epoch."""
-    return instant(recipe, folder, _failing(recipe, report))
+    return instant(recipe, folder, _failing(recipe, report), stop=stop)
 
 
-def really_fails_to_go_on(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+def really_fails_to_go_on(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """The real training, which fails after one epoch of its extension."""
     from trials.train import run_trial
 
-    return run_trial(recipe, folder, _failing(recipe, report))
+    return run_trial(recipe, folder, _failing(recipe, report), stop=stop)
 
 
 def _failing(recipe: Recipe, report: Report) -> Report:
@@ -69,25 +75,25 @@ def _failing(recipe: Recipe, report: Report) -> Report:
     return report_or_fail
 
 
-def diverges(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+def diverges(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Fails after one epoch when the learning rate is above 0.1."""
     if recipe.train.optimizer.lr > 0.1:
         report(_report(1, recipe.train.epochs, 0.5))
         raise Diverged("loss is nan at epoch 2, step 17")
-    return instant(recipe, folder, report)
+    return instant(recipe, folder, report, stop=stop)
 
 
-def always_raises(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+def always_raises(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """A mistake in the user's own code."""
     raise ValueError("no such column: 'price'")
 
 
-def exits(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+def exits(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Somebody's script at heart."""
     raise SystemExit("no data today")
 
 
-def holds_while_it_runs(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+def holds_while_it_runs(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Holds 200 MB as a model and its optimizer would."""
     state = bytearray(os.urandom(1 << 20) * 200)
     if not report(_report(1, recipe.train.epochs, 0.5)):
@@ -95,7 +101,7 @@ def holds_while_it_runs(recipe: Recipe, folder: Path, report: Report) -> TrialRe
     raise AssertionError("told to go on")
 
 
-def dies_once(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+def dies_once(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Kills its own process after two epochs, the first time."""
     mark = folder / "died"
 
@@ -105,10 +111,10 @@ def dies_once(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
             os.kill(os.getpid(), signal.SIGKILL)
         return report(epoch)
 
-    return instant(recipe, folder, report_or_die)
+    return instant(recipe, folder, report_or_die, stop=stop)
 
 
-def dies_always(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+def dies_always(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Kills its own process every time."""
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("unreachable")
@@ -117,12 +123,12 @@ def dies_always(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
 HOARD: list[bytearray] = []
 
 
-def hoards(recipe: Recipe, folder: Path, report: Report) -> TrialResult:
+def hoards(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Leaves 200 MB behind in its process, and says in which process it ran."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pid").write_text(str(os.getpid()))
     HOARD.append(bytearray(os.urandom(1 << 20) * 200))
-    return instant(recipe, folder, report)
+    return instant(recipe, folder, report, stop=stop)
 
 
 def _report(epoch: int, epochs: int, value: float) -> EpochReport:

@@ -51,7 +51,7 @@ def test_what_a_trial_raises_becomes_one_line_and_the_runner_lives_on(tmp_path: 
         event = runner.start(_job(tmp_path, fakes))
         assert isinstance(event, Failed)
         assert event.reason == "ValueError: no such column: 'price'"
-        assert not event.lost
+        assert event.kind == "raised"
         assert "in always_raises" in event.traceback
     runner.close()
 
@@ -71,7 +71,7 @@ def test_closing_stops_a_trial_in_the_midst_of_an_epoch(tmp_path: Path, fakes: P
 def test_a_trial_that_lost_a_process_may_go_on(tmp_path: Path, fakes: Path) -> None:
     event = Runner("endless_training:loses_a_process").start(_job(tmp_path, fakes))
     assert isinstance(event, Failed)
-    assert event.lost
+    assert event.kind == "lost"
     assert event.reason == "ProcessLost: train.data_parallel: process 1 of 2 died (SIGKILL)"
 
 
