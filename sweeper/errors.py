@@ -5,6 +5,7 @@
     ├── StudyHeld        another process runs the study
     ├── StudyFailed      the study cannot get anywhere: its trials all fail alike
     ├── StoreError       the databases or the files under SWEEPER_HOME cannot be used
+    │   └── NoRoom       the disk is full, and nothing more can be removed from it
     ├── WorkersError     the workers cannot be started, or do not answer
     └── TrackingError    MLflow cannot be used
 
@@ -50,6 +51,13 @@ class StoreError(SweeperError):
         super().__init__(message)
         self.transient = transient
         self.no_space = no_space
+
+
+class NoRoom(StoreError):
+    """The disk is full, and nothing more can be removed from it; the message says where."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, no_space=True)
 
 
 class WorkersError(SweeperError):

@@ -12,13 +12,14 @@ from typing import Literal
 
 from rich.console import Console
 
+from sweeper.carry_out import carry_out
 from sweeper.catalog import Catalog, StudyRow, TrialRow
 from sweeper.errors import StudyError, StudyFailed
 from sweeper.lease import Lease
 from sweeper.runner import TRAIN
 from sweeper.settings import Settings
 from sweeper.show import command
-from sweeper.start import carry_out, open_call
+from sweeper.start import open_call
 from sweeper.storage import best_trials
 from sweeper.study import load_study
 from sweeper.study_folder import StudyFolder

@@ -14,7 +14,7 @@ from sweeper.publish import requirements
 from sweeper.report.learning_curve import draw, learning_curve
 
 if TYPE_CHECKING:
-    from sweeper.start import Call
+    from sweeper.carry_out import Call
 
 
 def hand_over(call: Call) -> None:

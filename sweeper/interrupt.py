@@ -27,13 +27,8 @@ def stop_as_interrupt(*, second_leaves: bool = False) -> Iterator[None]:
     def interrupt(*_: object) -> None:
         if second_leaves:
             for number in SIGNALS:
-                signal.signal(number, leave)
+                signal.signal(number, _leave)
         raise KeyboardInterrupt
-
-    def leave(*_: object) -> None:
-        if os.isatty(1):
-            os.write(1, _SHOW_CURSOR)  # the live view had hidden it
-        os._exit(STOPPED)
 
     before = [signal.signal(number, interrupt) for number in SIGNALS]
     try:
@@ -41,3 +36,32 @@ def stop_as_interrupt(*, second_leaves: bool = False) -> Iterator[None]:
     finally:
         for number, handler in zip(SIGNALS, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A stretch that a signal does not tear apart: it takes effect at the end of the stretch.
+
+    A second one in the midst of it leaves at once: the stretch may hang. Only for the main thread.
+    """
+    noted: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        if noted:
+            _leave()
+        noted.append(number)
+
+    before = [signal.signal(number, note) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+        if noted:
+            signal.raise_signal(noted[0])
+
+
+def _leave(*_: object) -> None:
+    if os.isatty(1):
+        os.write(1, _SHOW_CURSOR)  # the live view had hidden it
+    os._exit(STOPPED)

@@ -1,73 +1,33 @@
-"""`run_study`: the loop that asks, dispatches, reports and tells until the study is done."""
+"""`run_study`: the loop that asks, dispatches, reports and tells until the study is done.
+
+Every end is written in one order: the catalog, the search, then files. A kill between any two leaves the catalog ahead,
+and the next run tells the search what it missed; what is left of the files goes with it.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import time
+from collections.abc import Iterator
 
-from sweeper.catalog import Catalog, StudyRow, TrialRow, WeightsRow
+from sweeper.catalog import Catalog, EpochRow, Request, StudyRow, TrialRow, WeightsRow
 from sweeper.dispatch import Workers
-from sweeper.errors import StudyFailed
-from sweeper.runner import Completed, Event, Failed, Job, Reported, Stopped
+from sweeper.errors import NoRoom, StoreError, WorkersError
+from sweeper.faults import INFEASIBLE, fail, look_for_stalled, lose_all
+from sweeper.interrupt import undisturbed
+from sweeper.runner import Completed, Event, Failed, Interrupted, Reported, Stopped
 from sweeper.search import Proposal, Search
-from sweeper.storage import keep_resume_points
+from sweeper.storage import collect, keep_resume_points
 from sweeper.study import Study
 from sweeper.study_folder import StudyFolder
+from sweeper.sweep import Progress, Sweep
 from trials.recipe import Recipe
-from trials.result import EpochReport
 
-RETRIES = 3
-"""How often a trial whose worker died is continued before it counts as failed."""
-HOPELESS_FAILURES = 3
-"""A study whose first trials all fail for one reason is stopped after this many."""
 POLL_SECONDS = 1.0
-
-
-class Progress(Protocol):
-    """Whoever watches a study."""
-
-    def started(self, number: int, params: Mapping[str, Any], epochs: int, after_epochs: int = 0) -> None:
-        """A trial began; or one that had finished after ``after_epochs`` goes on to ``epochs``."""
-
-    def reported(self, number: int, report: EpochReport) -> None:
-        """A trial finished an epoch."""
-
-    def ended(self, number: int, state: str, value: float | None, reason: str | None) -> None:
-        """A trial ended: ``complete``, ``pruned`` or ``failed``."""
-
-    def tick(self) -> None:
-        """Time passed."""
-
-
-@dataclass
-class _Running:
-    row: TrialRow
-    job: Job
-    value: float | None = None
-    retries_left: int = RETRIES
-
-
-@dataclass
-class _Sweep:
-    """What the loop holds while it runs."""
-
-    study: Study
-    row: StudyRow
-    search: Search
-    workers: Workers
-    catalog: Catalog
-    progress: Progress
-    folder: StudyFolder
-    import_paths: tuple[str, ...]
-    known: dict[int, TrialRow]
-    """Trials that an earlier run of this study left in the catalog."""
-    extendable: list[WeightsRow]
-    """Weights of the best complete trials, which keep what an extension would go on from."""
-    running: dict[int, _Running] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-    ended_well: bool = False
+LOOK_SECONDS = 1.0
+"""How often the catalog is asked whether another terminal wants something."""
+SAVING_SECONDS = 8.0
+"""How long trials may take to save their state when the study is stopped."""
 
 
 def run_study(
@@ -80,8 +40,11 @@ def run_study(
     *,
     folder: StudyFolder,
     import_paths: tuple[str, ...] = (),
-) -> None:
+) -> Request | None:
     """Run the trials and extensions that are missing; on return each trial is complete, pruned or failed.
+
+    Unless another terminal asks to stop or to pause: then all that ran has been saved and waits, and what was asked is
+    returned. On ctrl-C it is the same, and `KeyboardInterrupt` goes on.
 
     Args:
         study: what study.yaml says.
@@ -95,38 +58,101 @@ def run_study(
 
     Raises:
         StudyFailed: the first trials all failed for the same reason.
-        StoreError: the database cannot be written.
+        NoRoom: the disk is full, and nothing more can be removed from it.
+        StoreError: the database cannot be written; where it is only away for a while, what ran has been saved.
+        WorkersError: the workers are gone; what ran counts as lost.
     """
     folder.root.mkdir(parents=True, exist_ok=True)
     folder.study_file.write_text(study.text, encoding="utf-8")
     known = {trial.number: trial for trial in catalog.trials(row.id)}
     complete = catalog.weights(row.id, of="complete")
     extendable = keep_resume_points(complete, row.metric, study.storage.extendable, folder)
-    sweep = _Sweep(study, row, search, workers, catalog, progress, folder, import_paths, known, extendable)
+    sweep = Sweep(study, row, search, workers, catalog, progress, folder, import_paths, known, extendable)
     sweep.ended_well = any(trial.state in ("complete", "pruned") for trial in known.values())
-    waiting: list[Proposal | TrialRow] = [*_extended(sweep), *_interrupted(sweep)]
+    sweep.waiting = [*_extended(sweep), *_interrupted(sweep)]
+    try:
+        request = _loop(sweep)
+        if request is not None:
+            _put_away(sweep)
+        return request
+    except (KeyboardInterrupt, NoRoom):
+        _put_away(sweep)
+        raise
+    except StoreError as error:
+        if error.transient:
+            _save_unrecorded(sweep)
+        raise
+    except WorkersError as error:
+        lose_all(sweep, str(error))
+        raise
+
+
+def _loop(sweep: Sweep) -> Request | None:
+    """Until nothing is left to do, or until another terminal asks for something."""
+    look_at = time.monotonic()
     while True:
-        while workers.free and (waiting or search.asked < study.search.trials):
-            _submit(sweep, waiting.pop(0) if waiting else search.ask())
+        while sweep.workers.free and (sweep.waiting or sweep.search.asked < sweep.study.search.trials):
+            with undisturbed():
+                _begin(sweep, sweep.waiting.pop(0) if sweep.waiting else sweep.search.ask())
         if not sweep.running:
-            return
-        event = workers.wait(POLL_SECONDS)
+            return None
+        event = sweep.workers.wait(POLL_SECONDS)
+        with undisturbed():
+            if event is not None:
+                _handle(sweep, event)
+            look_for_stalled(sweep)
+        if time.monotonic() >= look_at:
+            look_at = time.monotonic() + LOOK_SECONDS
+            request = sweep.catalog.study(sweep.row.name).request
+            if request is not None:
+                return request
+        sweep.progress.tick()
+
+
+def _put_away(sweep: Sweep) -> None:
+    """Let what runs save its state, for a while; what is told meanwhile is recorded as ever."""
+    sweep.stopping = True
+    for event in _last_events(sweep):
+        _handle(sweep, event)
+    for number in list(sweep.running):
+        sweep.wait_again(number)
+
+
+def _save_unrecorded(sweep: Sweep) -> None:
+    """Let what runs save its state, while nothing can be recorded: all is told again when it goes on."""
+    for event in _last_events(sweep):
+        if isinstance(event, Reported):
+            sweep.workers.answer(event.number, keep_going=True)
+        else:
+            sweep.running.pop(event.number, None)
+
+
+def _last_events(sweep: Sweep) -> Iterator[Event]:
+    """What trials that are told to save their state say until they have, or until the time is up."""
+    sweep.progress.note("saving what runs")
+    sweep.workers.interrupt()
+    until = time.monotonic() + SAVING_SECONDS
+    while sweep.running and (left := until - time.monotonic()) > 0:
+        event = sweep.workers.wait(min(left, POLL_SECONDS))
         if event is not None:
-            _handle(sweep, event)
-        progress.tick()
+            yield event
+        sweep.progress.tick()
 
 
-def _extended(sweep: _Sweep) -> list[TrialRow]:
+def _extended(sweep: Sweep) -> list[TrialRow]:
     """Trials with epochs to add; the search knows them as complete, and hears no more of them."""
     return [trial for trial in sweep.known.values() if trial.is_extended and trial.state in ("running", "waiting")]
 
 
-def _interrupted(sweep: _Sweep) -> list[Proposal]:
-    """Trials that a dead orchestrator left open, to be continued; ends it had recorded are told to the search."""
+def _interrupted(sweep: Sweep) -> list[Proposal]:
+    """Trials that a dead orchestrator left open, to be continued; what it had recorded is told to the search."""
     waiting = []
+    epochs = sweep.catalog.epochs(sweep.row.id)
     for number in sweep.search.running():
         proposal = sweep.search.reopen(number)
         row = sweep.known.get(number)
+        if row is not None:
+            _tell_epochs(sweep, number, epochs.get(row.id, []))
         if row is None or row.state in ("running", "waiting"):
             waiting.append(proposal)
         elif row.state == "complete" and row.value is not None:
@@ -134,39 +160,35 @@ def _interrupted(sweep: _Sweep) -> list[Proposal]:
         elif row.state == "pruned":
             sweep.search.prune(number)
         else:
-            sweep.search.fail(number, row.reason or "failed")
+            sweep.search.fail(number, row.reason or "failed", infeasible=row.failure in INFEASIBLE)
     return waiting
 
 
-def _submit(sweep: _Sweep, ready: Proposal | TrialRow) -> None:
+def _tell_epochs(sweep: Sweep, number: int, epochs: list[EpochRow]) -> None:
+    for epoch in epochs:
+        sweep.search.report(number, epoch.epoch, epoch.metrics[sweep.study.search.metric])
+
+
+def _begin(sweep: Sweep, ready: Proposal | TrialRow) -> None:
     row = _running_row(sweep, ready)
-    job = Job(
-        number=row.number,
-        # A trial goes on with the recipe it began with, whatever defaults a newer version of sweeper has.
-        recipe_json=json.dumps(row.recipe),
-        folder=str(sweep.folder.trial(row.number)),
-        import_paths=sweep.import_paths,
-        threads=sweep.workers.threads,
-        must_see=str(sweep.folder.study_file),
-    )
-    sweep.running[row.number] = _Running(row, job)
-    recipe = Recipe.model_validate_json(job.recipe_json)
+    sweep.submit(row)
+    recipe = Recipe.model_validate(row.recipe)
     after_epochs = recipe.extensions[-1].after_epochs if recipe.extensions else 0
     sweep.progress.started(row.number, row.params, recipe.epochs, after_epochs)
-    sweep.workers.submit(job)
 
 
-def _running_row(sweep: _Sweep, ready: Proposal | TrialRow) -> TrialRow:
+def _running_row(sweep: Sweep, ready: Proposal | TrialRow) -> TrialRow:
     """The trial's row in the catalog, which says from now on that it runs."""
     if isinstance(ready, Proposal) and ready.number not in sweep.known:
         recipe = json.loads(ready.recipe.model_dump_json())
         return sweep.catalog.add_trial(sweep.row.id, ready.number, params=ready.params, recipe=recipe)
-    row = sweep.known[ready.number]
+    row = ready if isinstance(ready, TrialRow) else sweep.known[ready.number]
     sweep.catalog.set_trial(row.id, state="running")
     return row
 
 
-def _handle(sweep: _Sweep, event: Event) -> None:
+def _handle(sweep: Sweep, event: Event) -> None:
+    sweep.running[event.number].heard_at = time.monotonic()
     match event:
         case Reported():
             _report(sweep, event)
@@ -174,11 +196,22 @@ def _handle(sweep: _Sweep, event: Event) -> None:
             _complete(sweep, event)
         case Stopped():
             _prune(sweep, event)
+        case Interrupted():
+            sweep.wait_again(event.number)
         case Failed():
-            _fail(sweep, event)
+            fail(sweep, event)
+    if isinstance(event, Completed | Stopped | Failed):
+        _keep_to_the_limit(sweep)
 
 
-def _report(sweep: _Sweep, event: Reported) -> None:
+def _keep_to_the_limit(sweep: Sweep) -> None:
+    freed = collect(sweep.catalog, sweep.row, sweep.study.storage, sweep.folder)
+    if freed.line is not None and not sweep.told_of_limit:
+        sweep.told_of_limit = True
+        sweep.progress.note(freed.line)
+
+
+def _report(sweep: Sweep, event: Reported) -> None:
     trial, report = sweep.running[event.number], event.report
     trial.value = report.metrics[sweep.study.search.metric]
     # Recorded before the trial may go on: what a checkpoint holds is then never unknown to the catalog for long.
@@ -189,7 +222,7 @@ def _report(sweep: _Sweep, event: Reported) -> None:
     sweep.progress.reported(event.number, report)
 
 
-def _complete(sweep: _Sweep, event: Completed) -> None:
+def _complete(sweep: Sweep, event: Completed) -> None:
     trial, result, metric = sweep.running.pop(event.number), event.result, sweep.study.search.metric
     best = result.weights[0].metrics[metric]
     kept = [(file, sweep.folder.named(event.number, file.path), file.metrics[metric]) for file in result.weights]
@@ -219,39 +252,10 @@ def _complete(sweep: _Sweep, event: Completed) -> None:
     sweep.progress.ended(event.number, "complete", best, None)
 
 
-def _prune(sweep: _Sweep, event: Stopped) -> None:
+def _prune(sweep: Sweep, event: Stopped) -> None:
     trial = sweep.running.pop(event.number)
     sweep.catalog.end_trial(trial.row.id, "pruned", value=trial.value)
     sweep.search.prune(event.number)
     sweep.folder.remove_resume_point(event.number)
     sweep.ended_well = True
     sweep.progress.ended(event.number, "pruned", trial.value, None)
-
-
-def _fail(sweep: _Sweep, event: Failed) -> None:
-    trial = sweep.running[event.number]
-    if event.lost and trial.retries_left > 0:
-        trial.retries_left -= 1
-        sweep.workers.submit(trial.job)  # it goes on from its newest whole checkpoint
-        return
-    del sweep.running[event.number]
-    reason = f"{event.reason} ({RETRIES + 1} times)" if event.lost else event.reason
-    if trial.row.is_extended:
-        _fail_extension(sweep, trial.row, reason)
-        return
-    facts = {"traceback": event.traceback} if event.traceback else {}
-    sweep.catalog.end_trial(trial.row.id, "failed", reason=reason, facts=facts)
-    sweep.search.fail(event.number, reason)
-    sweep.folder.remove_resume_point(event.number)
-    sweep.progress.ended(event.number, "failed", None, reason)
-    sweep.failures.append(reason)
-    alike = len(set(sweep.failures)) == 1 and not sweep.ended_well
-    if alike and len(sweep.failures) >= min(HOPELESS_FAILURES, sweep.study.search.trials):
-        raise StudyFailed(f"all trials so far ({len(sweep.failures)}) failed alike: {reason}")
-
-
-def _fail_extension(sweep: _Sweep, row: TrialRow, reason: str) -> None:
-    """The trial stays what it was: its weights are there, and its value holds."""
-    reason = f"its extension failed: {reason}"
-    sweep.catalog.drop_extension(row, reason)
-    sweep.progress.ended(row.number, "complete", row.value, reason)

@@ -142,6 +142,12 @@ class Workers(Section):
     """Cores for each trial. Each trial computes in as many threads. [ray.remote]"""
     gpus: Annotated[NotNegative | None, AfterValidator(_placeable)] = None
     """GPUs for each trial, such as 0.5 for two trials on one. Left out, it is 1 where there are GPUs. [ray.remote]"""
+    retries: WholeNumber = 3
+    """How often a trial goes on from its newest checkpoint after its worker died; the time after that it has failed.
+    Each time is kept with its reason. [ray.remote]"""
+    stall_minutes: Positive | None = 120.0
+    """Minutes without a report after which a trial counts as stalled: its worker is killed, and the trial goes on once.
+    A report comes after each epoch, the first one once the data are loaded too. `null` waits for ever. [sweeper]"""
 
 
 class Storage(Section):

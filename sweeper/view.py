@@ -46,6 +46,8 @@ class Scoreboard:
     metric: str
     trials: int
     counts: dict[str, int]
+    continued: int = 0
+    """How often a trial went on after a fault."""
     best: tuple[int, float] | None = None
     running: dict[int, _Trial] = field(default_factory=dict)
     born_at: float = field(default_factory=time.monotonic)
@@ -78,6 +80,8 @@ class Scoreboard:
         """One line: how far the study is."""
         parts = [f"{self.done}/{self.trials} trials", f"{len(self.running)} running"]
         parts += [f"{self.counts[state]} {state}" for state in STYLES if self.counts.get(state)]
+        if self.continued:
+            parts.append(f"{self.continued} continued")
         if self.best is not None:
             parts.append(f"best {self.metric} {figure(self.best[1])} (trial {self.best[0]:04d})")
         return ", ".join(parts)
@@ -101,6 +105,10 @@ class LineView:
     def note(self, text: str) -> None:
         self._say(text)
 
+    def idle(self) -> None:
+        """Nothing runs any more."""
+        self._board.running.clear()
+
     def started(self, number: int, params: Mapping[str, Any], epochs: int, after_epochs: int = 0) -> None:
         self._board.started(number, params, epochs, after_epochs)
         how = f"goes on after epoch {after_epochs}" if after_epochs else "started"
@@ -108,6 +116,10 @@ class LineView:
 
     def reported(self, number: int, report: EpochReport) -> None:
         self._board.reported(number, report)
+
+    def continued(self, number: int, after: str) -> None:
+        self._board.continued += 1
+        self._say(f"trial {number:04d} {after}")
 
     def ended(self, number: int, state: str, value: float | None, reason: str | None) -> None:
         epoch = self._board.running[number].epoch if number in self._board.running else 0
@@ -147,12 +159,20 @@ class LiveView:
     def note(self, text: str) -> None:
         self._note = text
 
+    def idle(self) -> None:
+        """Nothing runs any more."""
+        self._board.running.clear()
+
     def started(self, number: int, params: Mapping[str, Any], epochs: int, after_epochs: int = 0) -> None:
         self._note = ""
         self._board.started(number, params, epochs, after_epochs)
 
     def reported(self, number: int, report: EpochReport) -> None:
         self._board.reported(number, report)
+
+    def continued(self, number: int, after: str) -> None:
+        self._board.continued += 1
+        self._live.console.print(Text(f"trial {number:04d} {after}", style="yellow"))
 
     def ended(self, number: int, state: str, value: float | None, reason: str | None) -> None:
         epoch = self._board.running[number].epoch if number in self._board.running else 0

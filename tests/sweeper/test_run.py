@@ -41,6 +41,12 @@ class Watcher:
         if self.reports == self.stop_after_reports:
             raise KeyboardInterrupt
 
+    def continued(self, number: int, after: str) -> None:
+        self.lines.append(f"{number} {after}")
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
     def ended(self, number: int, state: str, value: float | None, reason: str | None) -> None:
         self.lines.append(f"{number} {state}" + (f": {reason}" if state == "complete" and reason else ""))
         self.on_end()
@@ -157,7 +163,9 @@ def test_a_diverged_trial_fails_with_its_reason_and_the_study_goes_on(bench: Ben
     trials = catalog.trials(catalog.study("small").id)
     for trial, past in zip(trials, bench.history(), strict=True):
         if trial.params["train.optimizer.lr"] > 0.1:
-            assert (trial.state, past.state.name) == ("failed", "FAIL")
+            # Where not to look is something to learn; a value would be a lie.
+            assert (trial.state, trial.failure, past.state.name) == ("failed", "diverged", "PRUNED")
+            assert (past.value, past.constraints) == (None, {"feasible": 1.0})
             assert trial.reason == past.user_attrs["reason"] == "Diverged: loss is nan at epoch 2, step 17"
         else:
             assert (trial.state, past.state.name) == ("complete", "COMPLETE")
