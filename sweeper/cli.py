@@ -69,6 +69,7 @@ def main() -> None:
       sweeper start study.yaml       run it, or continue it
       sweeper show digits            trials, leaderboard, winner
       sweeper extend digits --epochs +10   more epochs for the best trial
+      sweeper stop digits            from any terminal; pause and resume likewise
       sweeper ui                     browse it in MLflow
       sweeper pull digits -o best    the winner, with its model card
     """
@@ -132,6 +133,74 @@ def extend(
             in_process=in_process,
         )
     )
+
+
+@main.command(epilog=_example("sweeper stop digits"))
+@click.argument("study")
+@_home_option
+def stop(study: str, home: Path | None) -> None:
+    """Stop STUDY, wherever it runs, as ctrl-C in its own terminal would."""
+    from sweeper import control
+
+    raise SystemExit(control.stop(study, _settings(home), _console()))
+
+
+@main.command(epilog=_example("sweeper pause digits"))
+@click.argument("study")
+@_home_option
+def pause(study: str, home: Path | None) -> None:
+    """Have STUDY save what it trains and free its workers, until `sweeper resume`."""
+    from sweeper import control
+
+    raise SystemExit(control.pause(study, _settings(home), _console()))
+
+
+@main.command(epilog=_example("sweeper resume digits"))
+@click.argument("study")
+@click.option("--in-process", is_flag=True, help="Where it goes on here: without Ray, one trial at a time.")
+@_home_option
+def resume(study: str, in_process: bool, home: Path | None) -> None:
+    """Let a paused STUDY go on where it waits; one that nobody runs goes on in this terminal."""
+    from sweeper import control
+
+    settings, console = _settings(home), _console()
+
+    def go_on(file: Path) -> int:
+        from sweeper.start import start as start_study
+
+        return start_study(file, settings, console, in_process=in_process)
+
+    raise SystemExit(control.resume(study, settings, console, go_on))
+
+
+@main.command(epilog=_example("sweeper sync digits"))
+@click.argument("study")
+@_home_option
+def sync(study: str, home: Path | None) -> None:
+    """Deliver to MLflow what it missed of STUDY while it was away."""
+    from sweeper.sync import sync as sync_study
+
+    raise SystemExit(sync_study(study, _settings(home), _console()))
+
+
+@main.command(epilog=_example("sweeper rm digits --yes"))
+@click.argument("study")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@click.option("--mlflow", "in_mlflow", is_flag=True, help="Delete its runs in MLflow too, and its experiment.")
+@_home_option
+def rm(study: str, yes: bool, in_mlflow: bool, home: Path | None) -> None:
+    """Remove STUDY and all that came of it: trials, weights, winner, history."""
+    from sweeper.errors import StudyError
+    from sweeper.remove import remove
+
+    def confirm(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise StudyError(f"{question} found no terminal to ask in; expected --yes")
+        return click.confirm(question)
+
+    raise SystemExit(remove(study, _settings(home), _console(), confirm, in_mlflow=in_mlflow))
 
 
 @main.command("list", epilog=_example("sweeper list --json"))

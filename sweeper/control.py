@@ -1,7 +1,8 @@
 """`sweeper stop`, `pause` and `resume`: what another terminal, or another machine, asks of a study.
 
 What is asked is written beside the study in the catalog, which its orchestrator reads about once a second; what comes
-of it is read there too. Nothing is sent to the process itself, which may be anywhere.
+of it is read there too. Nothing is sent to the process itself, which may be anywhere. A request that nobody has read is
+void: the next orchestrator clears it when it takes the study.
 """
 
 from __future__ import annotations
@@ -37,15 +38,12 @@ def stop(name: str, settings: Settings, console: Console, *, patience_seconds: f
     with closing(Catalog(settings.database_url, create=False)) as catalog:
         study = catalog.study(name)
         if not is_held(study):
-            _say(console, f"study {name!r} does not run{_onward(study, settings)}")
+            say(console, f"study {name!r} does not run{_onward(study, settings)}")
             return 0
         catalog.set_study(study.id, request="stop")
         if not _wait(catalog, name, console, "stop", lambda row: not is_held(row), patience_seconds):
             return _still_waiting(catalog, name, "stop", settings, console, patience_seconds)
-        study = catalog.study(name)
-        if study.request is not None:  # it ended, or died, before it read this
-            catalog.set_study(study.id, request=None)
-        _say(console, f"study {name!r} stopped{_onward(study, settings)}")
+        say(console, f"study {name!r} stopped{_onward(catalog.study(name), settings)}")
         return 0
 
 
@@ -64,20 +62,19 @@ def pause(name: str, settings: Settings, console: Console, *, patience_seconds: 
     with closing(Catalog(settings.database_url, create=False)) as catalog:
         study = catalog.study(name)
         if not is_held(study):
-            _say(console, f"study {name!r} does not run{_onward(study, settings)}")
+            say(console, f"study {name!r} does not run{_onward(study, settings)}")
             return 0
         if study.request == "stop":
-            _say(console, f"study {name!r} is being stopped; nothing to pause")
+            say(console, f"study {name!r} is being stopped; nothing to pause")
             return 0
         catalog.set_study(study.id, request="pause")
         if not _wait(catalog, name, console, "pause", _is_idle, patience_seconds):
             return _still_waiting(catalog, name, "pause", settings, console, patience_seconds)
         study = catalog.study(name)
         if study.state == "paused":
-            _say(console, f"study {name!r} is paused, its workers are free; go on: {command(settings, 'resume', name)}")
+            say(console, f"study {name!r} is paused, its workers are free; go on: {command(settings, 'resume', name)}")
         else:
-            catalog.set_study(study.id, request=None)
-            _say(console, f"study {name!r} ended before it could be paused{_onward(study, settings)}")
+            say(console, f"study {name!r} ended before it could be paused{_onward(study, settings)}")
         return 0
 
 
@@ -104,20 +101,20 @@ def resume(
     with closing(Catalog(settings.database_url, create=False)) as catalog:
         study = catalog.study(name)
         if study.state == "finished":
-            _say(console, f"study {name!r} is finished; nothing to resume")
+            say(console, f"study {name!r} is finished; nothing to resume")
             return 0
         if is_held(study):
             if study.request == "stop":
-                _say(console, f"study {name!r} is being stopped; go on with it afterwards")
+                say(console, f"study {name!r} is being stopped; go on with it afterwards")
                 return 1
             was_asked = study.state == "paused" or study.request == "pause"
             catalog.set_study(study.id, request=None)
             if not _wait(catalog, name, console, "go on", lambda row: row.state != "paused", patience_seconds):
                 return _still_waiting(catalog, name, "resume", settings, console, patience_seconds)
             if is_held(catalog.study(name)):
-                _say(console, f"study {name!r} {'goes on where it was started' if was_asked else 'runs already'}")
+                say(console, f"study {name!r} {'goes on where it was started' if was_asked else 'runs already'}")
                 return 0
-    _say(console, f"nobody runs study {name!r}; it goes on here")
+    say(console, f"nobody runs study {name!r}; it goes on here")
     return go_on(Path(study.file))
 
 
@@ -134,7 +131,7 @@ def _wait(
     holder = catalog.study(name).owner_host
     progress = f"waiting for study {name!r} on {holder} to {what}"
     if not console.is_terminal:
-        _say(console, progress)
+        say(console, progress)
     with console.status(progress) if console.is_terminal else nullcontext():
         while not is_so(catalog.study(name)):
             if time.monotonic() >= until:
@@ -151,7 +148,7 @@ def _still_waiting(
     catalog: Catalog, name: str, what: str, settings: Settings, console: Console, patience_seconds: float
 ) -> int:
     study = catalog.study(name)
-    _say(
+    say(
         console,
         f"study {name!r} was asked to {what} and has not yet, after {patience_seconds:.0f} s: process "
         f"{study.owner_pid} on {study.owner_host} still has it ({state_of(study)}); it stays asked, look again with: "
@@ -171,6 +168,6 @@ def _onward(study: StudyRow, settings: Settings) -> str:
             return f"; go on with: {command(settings, 'start', study.file)}"
 
 
-def _say(console: Console, line: str) -> None:
-    # Never wrapped: a line that names a command must still be one when it is copied.
+def say(console: Console, line: str) -> None:
+    """Print one line as it is, never wrapped: one that names a command must still be one when it is copied."""
     console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -13,9 +14,12 @@ from sweeper.lease import Lease, is_held
 from sweeper.runner import TRAIN
 from sweeper.settings import Settings, without_password
 from sweeper.show import command
-from sweeper.start import Call, open_call
+from sweeper.start import open_call
 from sweeper.study import load_study
 from sweeper.tracking import Delivered
+
+if TYPE_CHECKING:
+    from sweeper.carry_out import Call
 
 
 def sync(name: str, settings: Settings, console: Console) -> int:

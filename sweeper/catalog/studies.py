@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Row
 
 from sweeper.catalog import tables
 from sweeper.catalog.database import Database
-from sweeper.catalog.rows import StudyRow
+from sweeper.catalog.rows import StudyRow, StudyState
 from sweeper.errors import StoreError
 
 
@@ -80,8 +80,12 @@ class Studies(Database):
         with self.write() as connection:
             connection.execute(tables.studies.update().where(tables.studies.c.id == study_id).values(**columns))
 
-    def reset_study(self, study_id: int) -> None:
-        """Forget all trials of a study, as if it had just been added; its owner stays."""
+    def reset_study(self, study_id: int, state: StudyState = "stopped") -> None:
+        """Forget all trials of a study, as if it had just been added; its owner stays.
+
+        Args:
+            state: with ``failed``, the next start also removes what lies elsewhere of it, and begins anew.
+        """
         trials = sa.select(tables.trials.c.id).where(tables.trials.c.study_id == study_id)
         with self.write() as connection:
             connection.execute(tables.epochs.delete().where(tables.epochs.c.trial_id.in_(trials)))
@@ -90,8 +94,16 @@ class Studies(Database):
             connection.execute(
                 tables.studies.update()
                 .where(tables.studies.c.id == study_id)
-                .values(state="stopped", winner=None, run_id=None, created_at=time.time())
+                .values(state=state, winner=None, run_id=None, created_at=time.time())
             )
+
+    def remove_study(self, study_id: int) -> bool:
+        """Remove the row of a study that was reset, unless somebody has taken it since; say whether it went."""
+        with self.write(fenced=False) as connection:
+            done = connection.execute(
+                tables.studies.delete().where(tables.studies.c.id == study_id, tables.studies.c.owner.is_(None))
+            )
+            return done.rowcount == 1
 
     def swap_owner(self, study_id: int, *, expected: str | None, **columns: Any) -> bool:
         """Write the owner's columns if the owner still is ``expected``; say whether it was."""
