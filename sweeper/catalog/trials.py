@@ -119,6 +119,40 @@ class Trials(Database):
                 .values(state="stopped", winner=winner_without_model(connection, study_id))
             )
 
+    def go_on(self, study_id: int, *, retried: Sequence[TrialRow] = (), **columns: Any) -> None:
+        """Record that a study goes on which had ended or was stopped, and which failed trials do: all, or nothing.
+
+        A trial that is retried waits again, with all its attempts and a mark after them, so that those before it do not
+        count. What the tracker knows of it and of the study's end is out of date.
+
+        Args:
+            study_id: of the study.
+            retried: failed trials.
+            columns: of the study, to be written with that.
+        """
+        now = time.time()
+        with self.write() as connection:
+            for trial in retried:
+                connection.execute(
+                    tables.trials.update()
+                    .where(tables.trials.c.id == trial.id)
+                    .values(
+                        state="waiting",
+                        failure=None,
+                        reason=None,
+                        ended_at=None,
+                        facts={},
+                        attempts=[*trial.attempts, {"at": now, "kind": "retry", "reason": trial.reason}],
+                        files_delivered=False,
+                        delivered=False,
+                    )
+                )
+            connection.execute(
+                tables.studies.update()
+                .where(tables.studies.c.id == study_id)
+                .values(state="stopped", winner=winner_without_model(connection, study_id), **columns)
+            )
+
     def drop_extension(self, trial: TrialRow, reason: str) -> None:
         """Record that a trial's newest extension failed: it is the complete trial again that it was before."""
         recipe = {**trial.recipe, "extensions": trial.recipe["extensions"][:-1]}

@@ -17,15 +17,20 @@ from sweeper.study import Study
 from trials.result import METRICS
 
 
-def open_history(study: Study, name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
-    """The history of that name, made now if there is none, in which the points to start with are queued."""
-    history = optuna.create_study(
+def create_history(study: Study, name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
+    """The history of that name, made now if there is none."""
+    return optuna.create_study(
         study_name=name,
         storage=storage,
         direction=METRICS[study.search.metric],
         pruner=PRUNERS[type(study.search.pruner)](study.search.pruner, study),
         load_if_exists=True,
     )
+
+
+def open_history(study: Study, name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
+    """The history of that name, made now if there is none, in which the points to start with are queued."""
+    history = create_history(study, name, storage)
     for point in study.start_with:
         history.enqueue_trial(point, skip_if_exists=True)
     return history
@@ -47,10 +52,17 @@ def forget_others(name: str, url: str, keep: str | None) -> None:
         StoreError: the database cannot be reached.
     """
     ours = re.compile(re.escape(name) + r"(@\d+)?")
-    with _storage(url) as storage:
+    with connected(url) as storage:
         for found in storage.get_all_studies():
             if ours.fullmatch(found.study_name) and found.study_name != keep:
                 storage.delete_study(found._study_id)
+
+
+def delete_history(name: str, storage: optuna.storages.BaseStorage) -> None:
+    """Remove one history, if there is one of that name."""
+    for found in storage.get_all_studies():
+        if found.study_name == name:
+            storage.delete_study(found._study_id)
 
 
 def told_values(url: str, history: str) -> dict[int, float]:
@@ -59,7 +71,7 @@ def told_values(url: str, history: str) -> dict[int, float]:
     Raises:
         StoreError: the database cannot be reached.
     """
-    with _storage(url) as storage:
+    with connected(url) as storage:
         ids = {found.study_name: found._study_id for found in storage.get_all_studies()}
         if history not in ids:
             return {}
@@ -68,7 +80,12 @@ def told_values(url: str, history: str) -> dict[int, float]:
 
 
 @contextmanager
-def _storage(url: str) -> Iterator[optuna.storages.RDBStorage]:
+def connected(url: str) -> Iterator[optuna.storages.RDBStorage]:
+    """Optuna's tables for a moment.
+
+    Raises:
+        StoreError: the database cannot be reached.
+    """
     with reaching(url):
         storage = open_storage(url)
         try:

@@ -125,7 +125,7 @@ class Search:
         with reaching(self._url):
             trial = self._trials()[number]
             if trial.state is TrialState.RUNNING:
-                end_trial(self._history, self._storage, trial, state, value, infeasible=infeasible)
+                end_trial(optuna.Trial(self._history, trial._trial_id), state, value, infeasible=infeasible)
             elif trial.state is not state:
                 raise StoreError(
                     f"trial {number:04d} of study {self._study.name!r}: found {trial.state.name} in the search's "
@@ -155,20 +155,12 @@ def _asked(trials: list[FrozenTrial]) -> int:
     return sum(trial.state is not TrialState.WAITING for trial in trials)
 
 
-def end_trial(
-    history: optuna.Study,
-    storage: optuna.storages.BaseStorage,
-    trial: FrozenTrial,
-    state: TrialState,
-    value: float | None,
-    *,
-    infeasible: bool,
-) -> None:
+def end_trial(trial: optuna.Trial, state: TrialState, value: float | None, *, infeasible: bool) -> None:
     """Tell Optuna of the end of a running trial."""
     if not infeasible:
-        history.tell(trial.number, value, state=state)
+        trial.study.tell(trial, value, state=state)
         return
     if not trial.constraints:
-        optuna.Trial(history, trial._trial_id).set_constraint(FEASIBLE, 1.0)
+        trial.set_constraint(FEASIBLE, 1.0)
     # Not by `tell`, which would take the last report for its value.
-    storage.set_trial_state_values(trial._trial_id, state)
+    trial.storage.set_trial_state_values(trial._trial_id, state)
