@@ -69,6 +69,7 @@ data: {source: digits, augment: [{name: custom, function: my_task:add_noise, arg
     "model: mlp": "model: {build: mlp, width: {int: [32, 512], log: true}, depth: 2, norm: batch, dropout: 0.2}\n",
     "model: small_convnet": "model: {build: small_convnet, width: {choice: [16, 32]}, depth: 3, dropout: 0.1}\n",
     "model: small_resnet": "model: {build: small_resnet, blocks: {choice: [1, 3]}, norm: {choice: [batch, group]}}\n",
+    "model: text_bag": REVIEWS.format("").replace("build: text_gru", "build: text_bag, width: {choice: [16, 64]}"),
     "model: text_gru": REVIEWS.format("").replace("build: text_gru", "build: text_gru, hidden: 128, dropout: 0.3"),
     "model: text_transformer": REVIEWS.format("").replace(
         "build: text_gru", "build: text_transformer, width: 64, heads: 4, depth: {int: [1, 4]}"

@@ -78,7 +78,7 @@ model:
 
 TEXT_MODEL = """\
 model:
-  build: text_gru             # or text_transformer, any.module:function
+  build: text_gru             # or text_bag, text_transformer, any.module:function
   width: {choice: [64, 128]}
   dropout: {uniform: [0.0, 0.5]}
 """

@@ -176,7 +176,7 @@ search:
 workers: {concurrent: no, gpus: 1.5}
 average: {best_n: 3, soup: greedy}
 """
-    kinds = "linear, mlp, small_convnet, small_resnet, text_gru, text_transformer or module:function"
+    kinds = "linear, mlp, small_convnet, small_resnet, text_bag, text_gru, text_transformer or module:function"
     assert faults(text) == [
         "study.yaml:1:8: study: found '../x', expected at most 64 letters, digits, '.', '_' and '-', beginning with "
         "a letter or digit and without '..'",

@@ -142,6 +142,7 @@ TEXTS: dict[str, list[Option]] = {
     "model": [
         {"model": {"build": "text_gru", "width": 8, "hidden": 6, "embedding_dropout": 0.2, "dropout": 0.1}},
         {"model": {"build": "text_gru", "width": 8, "hidden": 6, "depth": 2, "bidirectional": False}},
+        {"model": {"build": "text_bag", "width": 8, "dropout": 0.1}},
         {"model": {"build": "text_transformer", "width": 8, "heads": 2, "depth": 1, "embedding_dropout": 0.1}},
     ],
     "augment": [

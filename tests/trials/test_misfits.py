@@ -126,7 +126,7 @@ def test_changes_of_images_need_images(data: dict[str, Any], name: str) -> None:
         (
             REVIEWS,
             {"build": "mlp"},
-            "model.build: found 'mlp', expected text_gru or text_transformer: the data are texts",
+            "model.build: found 'mlp', expected text_bag, text_gru or text_transformer: the data are texts",
         ),
         (
             REVIEWS,

@@ -16,8 +16,8 @@ from trials.model.convnet import ConvNet
 from trials.model.init import initialise
 from trials.model.mlp import LinearClassifier, MlpClassifier
 from trials.model.resnet import ResNet
-from trials.model.text import GruClassifier, TransformerClassifier
-from trials.recipe import Imported, Linear, Mlp, Model, SmallConvnet, SmallResnet, TextGru, TextTransformer
+from trials.model.text import BagClassifier, GruClassifier, TransformerClassifier
+from trials.recipe import Imported, Linear, Mlp, Model, SmallConvnet, SmallResnet, TextBag, TextGru, TextTransformer
 
 
 def build_model(model: Model, spec: InputSpec, outputs: int) -> nn.Module:
@@ -67,6 +67,10 @@ def _build_small_convnet(model: SmallConvnet, spec: InputSpec, outputs: int) -> 
 
 def _build_small_resnet(model: SmallResnet, spec: InputSpec, outputs: int) -> nn.Module:
     return ResNet(spec.shape[0], outputs, model.width, model.blocks, model.norm, model.dropout, model.spatial_dropout)
+
+
+def _build_text_bag(model: TextBag, spec: InputSpec, outputs: int) -> nn.Module:
+    return BagClassifier(spec.vocabulary_size, outputs, model.width, model.embedding_dropout, model.dropout)
 
 
 def _build_text_gru(model: TextGru, spec: InputSpec, outputs: int) -> nn.Module:
@@ -134,7 +138,7 @@ def _try_forward(module: nn.Module, name: str, spec: InputSpec, outputs: int) ->
 
 def _start(module: nn.Module, model: Model) -> None:
     """Give ``module`` its initial weights; lazy ones are there only after its first pass."""
-    as_made = model.init == "default" and isinstance(model, (Linear, TextGru, TextTransformer, Imported))
+    as_made = model.init == "default" and isinstance(model, (Linear, TextBag, TextGru, TextTransformer, Imported))
     if not as_made and not initialise(module, model.init):
         raise ModelError(
             f"model.init: {model.build} has no linear, convolutional, recurrent or attention layer for {model.init} "
@@ -150,6 +154,7 @@ BUILDERS: dict[str, Callable[[Any, InputSpec, int], nn.Module]] = {
     "mlp": _build_mlp,
     "small_convnet": _build_small_convnet,
     "small_resnet": _build_small_resnet,
+    "text_bag": _build_text_bag,
     "text_gru": _build_text_gru,
     "text_transformer": _build_text_transformer,
     "imported": _build_imported,
@@ -160,6 +165,7 @@ READS: dict[str, tuple[str, ...]] = {
     "mlp": ("image", "features"),
     "small_convnet": ("image",),
     "small_resnet": ("image",),
+    "text_bag": ("text",),
     "text_gru": ("text",),
     "text_transformer": ("text",),
     "imported": ("image", "features", "text"),

@@ -37,6 +37,24 @@ class WordEmbedding(nn.Embedding):
         return embedded * functional.dropout(ones, self.dropout).gather(1, ids).unsqueeze(2)
 
 
+class BagClassifier(nn.Module):
+    """The mean of word embeddings, and a linear head (arXiv:1607.01759); dropout acts before the head."""
+
+    def __init__(
+        self, vocabulary_size: int, outputs: int, width: int, embedding_dropout: float = 0.0, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.embedding = WordEmbedding(vocabulary_size, width, embedding_dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, outputs)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(N, L) -> (N, outputs)."""
+        ids, lengths = trim(ids)
+        logits: Tensor = self.head(self.dropout(mean_over_words(self.embedding(ids), lengths)))
+        return logits
+
+
 class GruLayer(nn.Module):
     """A GRU that reads (N, L, width) to (N, L, hidden), or in both directions to (N, L, 2 hidden).
 

@@ -43,6 +43,7 @@ from trials.recipe.model import (
     Pretrained,
     SmallConvnet,
     SmallResnet,
+    TextBag,
     TextGru,
     TextTransformer,
 )
@@ -171,6 +172,7 @@ __all__ = [
     "SynonymReplacement",
     "Task",
     "TextAugment",
+    "TextBag",
     "TextGru",
     "TextTransformer",
     "Train",

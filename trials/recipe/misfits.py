@@ -34,7 +34,7 @@ TASK_LOSSES = {"classification": ("cross_entropy", "focal", "bce"), "regression"
 """What can be minimised, by task."""
 
 IMAGE_MODELS = ("small_convnet", "small_resnet")
-TEXT_MODELS = ("text_gru", "text_transformer")
+TEXT_MODELS = ("text_bag", "text_gru", "text_transformer")
 
 
 class Misfit(NamedTuple):

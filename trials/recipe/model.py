@@ -124,6 +124,20 @@ class SmallResnet(_ImageNetwork):
     """Start the last norm of each residual block at 0, so that each block starts as its shortcut. [arXiv:1706.02677]"""
 
 
+class TextBag(_Network):
+    """The mean of word embeddings and a linear layer."""
+
+    build: Literal["text_bag"]
+    """Embed words and classify their mean, whatever their order: fastText without n-grams. It trains in seconds, and a
+    model that reads in order should be better. [arXiv:1607.01759]"""
+    width: Count = 32
+    """Size of a word's embedding. [arXiv:1607.01759, where it is 10]"""
+    embedding_dropout: BelowOne = 0.0
+    """Share of the words whose embedding is dropped while training. [arXiv:1512.05287]"""
+    dropout: BelowOne = 0.0
+    """Share of the features dropped before the head while training. [arXiv:1207.0580]"""
+
+
 class TextGru(_Network):
     """Word embeddings and a gated recurrent unit."""
 
@@ -183,6 +197,7 @@ Model = Annotated[
     | Annotated[Mlp, Tag("mlp")]
     | Annotated[SmallConvnet, Tag("small_convnet")]
     | Annotated[SmallResnet, Tag("small_resnet")]
+    | Annotated[TextBag, Tag("text_bag")]
     | Annotated[TextGru, Tag("text_gru")]
     | Annotated[TextTransformer, Tag("text_transformer")]
     | Annotated[Imported, Tag("imported")],

@@ -22,6 +22,7 @@ from trials.recipe import (
     Norm,
     SmallConvnet,
     SmallResnet,
+    TextBag,
     TextGru,
     TextTransformer,
 )
@@ -98,7 +99,11 @@ BUILT_INS: list[Model] = [
     SmallConvnet(build="small_convnet"),
     SmallResnet(build="small_resnet"),
 ]
-TEXT_MODELS: list[Model] = [TextGru(build="text_gru"), TextTransformer(build="text_transformer")]
+TEXT_MODELS: list[Model] = [
+    TextBag(build="text_bag"),
+    TextGru(build="text_gru"),
+    TextTransformer(build="text_transformer"),
+]
 
 
 @pytest.mark.parametrize("model", BUILT_INS, ids=lambda model: model.build)
@@ -177,7 +182,10 @@ def test_an_input_that_does_not_fit_is_named() -> None:
             (model, InputSpec("features", (30,)), "30 features; expected one of linear, mlp")
             for model in BUILT_INS[2:] + TEXT_MODELS
         ),
-        *((model, TEXT, "texts of 12 words; expected one of text_gru, text_transformer") for model in BUILT_INS),
+        *(
+            (model, TEXT, "texts of 12 words; expected one of text_bag, text_gru, text_transformer")
+            for model in BUILT_INS
+        ),
         *(
             (model, SPEC, "images of 2 x 2; expected one of linear, mlp, small_convnet, small_resnet")
             for model in TEXT_MODELS
@@ -227,7 +235,7 @@ def test_text_models_give_one_logit_per_class_and_are_drawn_by_name(model: Model
         for part in matrix.split(64) if is_stacked else [matrix]:
             wide = part if len(part) <= part.shape[1] else part.T
             torch.testing.assert_close(wide @ wide.T, torch.eye(len(wide)), atol=1e-5, rtol=0)
-    assert len(matrices) == (5 if model.build == "text_gru" else 9)
+    assert len(matrices) == {"text_bag": 1, "text_gru": 5, "text_transformer": 9}[model.build]
 
 
 @pytest.mark.parametrize("init", ["default", "xavier_uniform"])

@@ -7,6 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from trials.errors import ModelError
 from trials.model.text import (
+    BagClassifier,
     GruClassifier,
     TransformerClassifier,
     WordEmbedding,
@@ -17,6 +18,11 @@ from trials.model.text import (
 
 WORDS, LONGEST = 50, 12
 TEXTS = [[5, 6, 7, 8, 9, 10, 11], [12], [6, 6, 40], [49, 1, 1, 3, 2]]
+
+
+def bag(embedding_dropout: float = 0.0, dropout: float = 0.0) -> nn.Module:
+    torch.manual_seed(0)
+    return lively(BagClassifier(WORDS, 3, 8, embedding_dropout, dropout))
 
 
 def gru(depth: int = 2, bidirectional: bool = True, embedding_dropout: float = 0.0, dropout: float = 0.0) -> nn.Module:
@@ -35,7 +41,8 @@ def lively(model: nn.Module) -> nn.Module:
     return model
 
 
-BOTH = pytest.mark.parametrize("build", [gru, transformer])
+ALL = pytest.mark.parametrize("build", [bag, gru, transformer])
+IN_ORDER = pytest.mark.parametrize("build", [gru, transformer])
 Build = Callable[..., nn.Module]
 
 
@@ -78,7 +85,7 @@ def test_the_gru_is_torchs_on_packed_sequences(bidirectional: bool) -> None:
     torch.testing.assert_close(model(ids), model.head(means))
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("training", [True, False])
 def test_more_padding_changes_no_bit(build: Build, training: bool) -> None:
     model = build().train(training)
@@ -88,7 +95,7 @@ def test_more_padding_changes_no_bit(build: Build, training: bool) -> None:
             assert torch.equal(model(padded(TEXTS, length)), logits)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("training", [True, False])
 def test_a_text_says_the_same_beside_longer_ones(build: Build, training: bool) -> None:
     model = build().train(training)
@@ -98,7 +105,7 @@ def test_a_text_says_the_same_beside_longer_ones(build: Build, training: bool) -
     torch.testing.assert_close(together, alone)
 
 
-@BOTH
+@ALL
 def test_padding_alone_is_a_text_too(build: Build) -> None:
     model = build()
     logits = model(padded([[], [5, 6]], LONGEST))
@@ -108,14 +115,27 @@ def test_padding_alone_is_a_text_too(build: Build) -> None:
     assert bool(model.eval()(torch.zeros(2, LONGEST, dtype=torch.int64)).isfinite().all())
 
 
-@BOTH
+def test_the_bag_is_a_linear_layer_on_the_mean_of_its_words() -> None:
+    model = bag()
+    vectors, head = model.embedding.weight, model.head
+    by_hand = torch.stack([head(sum(vectors[word] for word in text) / len(text)) for text in TEXTS])
+    torch.testing.assert_close(model(padded(TEXTS, LONGEST)), by_hand)
+    assert sum(parameter.numel() for parameter in model.parameters()) == WORDS * 8 + 8 * 3 + 3
+
+
+def test_a_bag_has_no_order() -> None:
+    ahead, back = bag()(torch.tensor([[5, 6, 7], [7, 6, 5]]))
+    torch.testing.assert_close(ahead, back)
+
+
+@IN_ORDER
 def test_the_order_of_words_matters(build: Build) -> None:
     with torch.no_grad():
         ahead, back = build().eval()(torch.tensor([[5, 6, 7], [7, 6, 5]]))
     assert float((ahead - back).abs().max()) > 1e-3
 
 
-@BOTH
+@ALL
 def test_the_vector_of_padding_is_zero_and_stays(build: Build) -> None:
     model = build()
     assert not bool(model.embedding.weight[0].any())
@@ -153,7 +173,7 @@ def test_whole_words_are_dropped_throughout_a_text() -> None:
     assert bool((embedding.eval()(ids) == 1).all())
 
 
-@BOTH
+@ALL
 def test_dropout_acts_while_training_only_and_follows_the_global_seed(build: Build) -> None:
     model, ids = build(embedding_dropout=0.3, dropout=0.5), padded(TEXTS, LONGEST)
     torch.manual_seed(3)
@@ -165,7 +185,7 @@ def test_dropout_acts_while_training_only_and_follows_the_global_seed(build: Bui
     assert torch.equal(model(ids), build().eval()(ids))
 
 
-@BOTH
+@ALL
 def test_the_same_bits_twice(build: Build) -> None:
     def gradients() -> list[Tensor]:
         model = build(embedding_dropout=0.1, dropout=0.1)
@@ -179,7 +199,7 @@ def test_the_same_bits_twice(build: Build) -> None:
         assert torch.equal(first, second)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.05), (torch.float16, 0.01)])
 def test_half_precision_is_close(build: Build, dtype: torch.dtype, tolerance: float) -> None:
     model, ids = build(), padded(TEXTS, LONGEST)
