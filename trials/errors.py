@@ -68,3 +68,11 @@ class Interrupted(TrialError):
 
     def __reduce__(self) -> tuple[type[Interrupted], tuple[int, int]]:
         return type(self), (self.epoch, self.step)
+
+
+def says_out_of_memory(error: BaseException) -> bool:
+    """Whether it is one of the ways in which Python, torch and CUDA say that memory is short."""
+    signs = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )

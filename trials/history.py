@@ -18,7 +18,9 @@ class History:
     metrics: list[dict[str, float]] = field(default_factory=list)
     """One entry an epoch, by the names of an epoch report."""
     epoch_seconds: list[float] = field(default_factory=list)
-    """Wall time of each epoch."""
+    """Wall time of each epoch, over its interruptions."""
+    begun_seconds: float = 0.0
+    """Wall time of the epoch after them, if it was interrupted in its midst."""
 
     @property
     def epochs(self) -> int:

@@ -94,7 +94,7 @@ class _Keeping:
 def _keep_raw(keeping: _Keeping, fitting: Fitting, history: History) -> None:
     epoch = history.chosen_epoch
     if epoch != history.epochs:
-        fitting.model.load_state_dict(safetensors.torch.load_file(keeping.where.best_weights(epoch)))
+        fitting.model.load_state_dict(safetensors.torch.load_file(keeping.where.whole_best_weights(epoch)))
     keeping.keep("raw", fitting.model, history.of_kind(epoch, "raw"), epoch)
 
 
@@ -103,7 +103,7 @@ def _keep_ema(keeping: _Keeping, fitting: Fitting, history: History) -> None:
         return
     model, epoch = fitting.ema.model, history.chosen_epoch
     if epoch != history.epochs:
-        model.load_state_dict(safetensors.torch.load_file(keeping.where.best_weights(epoch, "ema")))
+        model.load_state_dict(safetensors.torch.load_file(keeping.where.whole_best_weights(epoch, "ema")))
     metrics = keeping.worth_of_average("ema", model)
     if metrics is not None:
         keeping.keep("ema", model, metrics, epoch)
@@ -130,7 +130,7 @@ def _keep_best_n(keeping: _Keeping, fitting: Fitting, history: History) -> None:
     if len(epochs) < 2:
         keeping.notes.append(f"best_n not made: found {history.epochs} epoch, expected at least 2")
         return
-    fitting.model.load_state_dict(mean_weights([keeping.where.best_weights(epoch) for epoch in epochs]))
+    fitting.model.load_state_dict(mean_weights([keeping.where.whole_best_weights(epoch) for epoch in epochs]))
     metrics = keeping.worth_of_average("best_n", fitting.model)
     if metrics is None:
         return

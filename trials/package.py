@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from trials.checkpoint import write_whole
 from trials.data import InputSpec, Preprocess, Splits, Target
+from trials.disk import write_whole
 from trials.errors import TrialError
 from trials.fit.loss import class_scores
 from trials.model.build import build_model

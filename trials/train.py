@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -13,23 +14,26 @@ from torch import nn
 
 from trials.check.lr_finder import draw, find_lr
 from trials.check.pictures import draw_pictures
-from trials.checkpoint import Checkpoint, TrialFolder
+from trials.checkpoint import TrialFolder
 from trials.data import InputSpec, Splits
-from trials.errors import DataError, Diverged, Interrupted, OutOfMemory, Pruned, TrialError
+from trials.disk import named_no_space
+from trials.errors import DataError, Diverged, Interrupted, OutOfMemory, Pruned, TrialError, says_out_of_memory
 from trials.examples import load_examples
 from trials.fit.distributed import Ranks, with_shared_statistics
 from trials.fit.evaluate import evaluate, evaluation_batch_size, model_inputs
 from trials.fit.fitting import Fitting
 from trials.fit.precision import arithmetic
-from trials.fit.step import Variation, steps_per_epoch, train_epoch
+from trials.fit.step import Midway, Variation, steps_per_epoch, train_epoch
 from trials.history import History
 from trials.keep import keep_weights, validation_metrics
+from trials.locate import one_line
 from trials.model.build import build_model
 from trials.model.pretrained import load_pretrained
 from trials.parallel import all_ranks
 from trials.recipe import Recipe
 from trials.recipe.misfits import misfits
 from trials.result import EpochReport, TrialResult, is_better
+from trials.resume import resume, save
 from trials.seed import kept_random_state, seed_global_state
 
 
@@ -45,7 +49,9 @@ def run_trial(
     Continues from the folder's newest checkpoint if there is one, bit for bit as if it had never stopped; returns the
     result at once if the trial is finished. ``report`` hears of every epoch once its state is saved, and stops the
     trial by answering ``False``; a continued trial first tells its newest epoch again, lest a kill swallowed it.
-    ``stop`` is asked between updates; when it answers ``True`` the trial saves its state and stops for now.
+    ``stop`` is asked after every update; when it answers ``True``, the trial saves its state in the midst of the epoch
+    and stops for now; run again, it ends with the same bytes as an unbroken one. With several processes it is asked
+    only between epochs: each holds state of its own within one.
     ``device`` is a GPU when there is one, unless said otherwise. The caller's random state and torch's settings are
     left as they were.
 
@@ -53,8 +59,9 @@ def run_trial(
 
     Raises :class:`TrialError` for keys that cannot go together, for a folder that belongs to another recipe or in which
     another process trains, :class:`DataError`, :class:`ModelError`, :class:`Diverged`, :class:`OutOfMemory`,
-    :class:`ProcessLost` when one of the processes dies, :class:`Pruned` after a ``False``, and :class:`Interrupted`
-    after a ``True`` of ``stop``.
+    :class:`ProcessLost` when one of the processes dies, :class:`Pruned` after a ``False``, :class:`Interrupted`
+    after a ``True`` of ``stop``, and :class:`NoSpace` when the disk is full. A damaged checkpoint is no error:
+    the trial goes on from the one before it, or begins anew, and tells again of the epochs that it trains again.
 
     >>> from trials import Recipe, run_trial
     >>> recipe = Recipe.model_validate_json('{"data": {"source": "digits"}, "model": {"build": "mlp"}}')
@@ -63,7 +70,8 @@ def run_trial(
     """
     check_recipe(recipe)
     where = TrialFolder(folder)
-    with where.owned():
+    with named_no_space(where.root), where.owned():
+        where.set_aside_garbled_recipe()
         where.claim(recipe)
         result = where.read_result()
         if result is not None:
@@ -101,7 +109,7 @@ def _train(
     return TrialResult(
         epochs=history.epochs,
         weights=weights,
-        notes=(*notes, *_lr_note(fitting), *decisions),
+        notes=(*notes, *_lr_note(fitting), *decisions, *where.notes),
         parameters=sum(parameter.numel() for parameter in fitting.parameters if parameter.requires_grad),
         seconds=history.seconds + time.perf_counter() - started,
         device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
@@ -135,23 +143,43 @@ def _train_epochs(
         )
     vary = Variation(splits, recipe, place, ranks)
     fitting, notes = _begin(recipe, splits, place, ranks)
-    history = _resume(where, recipe, fitting, splits.digest)
-    if recipe.train.lr_finder is not None and not history.epochs:
+    history, midway = resume(where, recipe, fitting, splits.digest)
+    if recipe.train.lr_finder is not None and not history.epochs and midway is None:
         _find_lr(where, fitting, vary)
     if history.epochs:
         # A kill may have come between the newest checkpoint and its report.
         _tell(report, history, ranks)
     while not history.over:
         if ranks.agree(stop):
-            raise Interrupted(history.epochs + 1, 0)
-        started = time.perf_counter()
-        _train_and_evaluate(recipe, fitting, splits, vary, history)
+            raise Interrupted(history.epochs + 1, 0 if midway is None else midway.steps)
+        started = time.perf_counter() - history.begun_seconds
+        after_update = functools.partial(_stop_midway, stop, where, fitting, history, splits.digest, started)
+        _train_and_evaluate(recipe, fitting, splits, vary, history, midway, after_update)
+        midway, history.begun_seconds = None, 0.0
         history.epoch_seconds.append(time.perf_counter() - started)
         if ranks.leads:
-            _save(where, fitting, history, splits.digest)
+            save(where, fitting, history, splits.digest)
         history.epoch_seconds[-1] = time.perf_counter() - started
         _tell(report, history, ranks)
     return fitting, history, notes
+
+
+def _stop_midway(
+    stop: Callable[[], bool],
+    where: TrialFolder,
+    fitting: Fitting,
+    history: History,
+    data_digest: str,
+    started: float,
+    now: Callable[[], Midway],
+) -> None:
+    """If the outside says so, save where the epoch that began at ``started`` stands now, and end it."""
+    if fitting.ranks.size > 1 or not stop():
+        return
+    midway = now()
+    history.begun_seconds = time.perf_counter() - started
+    save(where, fitting, history, data_digest, midway)
+    raise Interrupted(history.epochs + 1, midway.steps)
 
 
 def _find_lr(where: TrialFolder, fitting: Fitting, vary: Variation) -> None:
@@ -212,25 +240,19 @@ def _begin(recipe: Recipe, splits: Splits, device: torch.device, ranks: Ranks) -
     return Fitting(model, recipe, splits.target, steps, device, head, ranks), notes
 
 
-def _resume(where: TrialFolder, recipe: Recipe, fitting: Fitting, data_digest: str) -> History:
-    """Load the newest checkpoint into ``fitting``, if there is one; the history up to it."""
-    checkpoint = fitting.ranks.agree(where.newest_checkpoint)
-    if checkpoint is None:
-        return History(recipe)
-    state = checkpoint.state
-    if state["data"] != data_digest:
-        raise DataError(f"{where.root}: the data of {recipe.data.source} changed since this trial began; start it anew")
-    for kind, model in {"raw": fitting.model, **fitting.averages()}.items():
-        model.load_state_dict(checkpoint.models[kind])
-    fitting.load_state(state["fitting"])
-    return History(recipe, state["metrics"], state["epoch_seconds"])
-
-
-def _train_and_evaluate(recipe: Recipe, fitting: Fitting, splits: Splits, vary: Variation, history: History) -> None:
-    """Train one more epoch and add what it came to to the history."""
+def _train_and_evaluate(
+    recipe: Recipe,
+    fitting: Fitting,
+    splits: Splits,
+    vary: Variation,
+    history: History,
+    midway: Midway | None,
+    after_update: Callable[[Callable[[], Midway]], None],
+) -> None:
+    """Train one more epoch, from ``midway`` on if it was begun, and add what it came to to the history."""
     epoch, device = history.epochs + 1, fitting.device
     seed_global_state(device, recipe.seed, "epoch", epoch, *fitting.ranks.place)
-    trained = train_epoch(fitting, splits, vary, epoch, recipe)
+    trained = train_epoch(fitting, splits, vary, epoch, recipe, midway, after_update)
     metrics = trained.metrics()
     models = {"raw": fitting.model} if fitting.ema is None else {"raw": fitting.model, "ema": fitting.ema.model}
     leading: dict[str, float] = {}
@@ -247,18 +269,6 @@ def _train_and_evaluate(recipe: Recipe, fitting: Fitting, splits: Splits, vary: 
         if not leading or is_better(recipe.metric, found[recipe.metric], than=leading[recipe.metric]):
             leading = found
     history.metrics.append(metrics | leading)
-
-
-def _save(where: TrialFolder, fitting: Fitting, history: History, data_digest: str) -> None:
-    state = {
-        "fitting": fitting.state(),
-        "metrics": history.metrics,
-        "epoch_seconds": history.epoch_seconds,
-        "data": data_digest,
-    }
-    models = {"raw": fitting.model, **fitting.averages()}
-    checkpoint = Checkpoint(history.epochs, {kind: model.state_dict() for kind, model in models.items()}, state)
-    where.save(checkpoint, history.saved_epochs, history.saved_ema_epochs)
 
 
 def _tell(report: Callable[[EpochReport], bool], history: History, ranks: Ranks) -> None:
@@ -279,11 +289,9 @@ def _named_out_of_memory(device: torch.device) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        words = str(error)
-        short = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(sign in words for sign in short):
+        if isinstance(error, torch.OutOfMemoryError) or says_out_of_memory(error):
             raise OutOfMemory(
                 f"{device}: out of memory; lower train.batch_size (train.accumulate keeps the gradient the same) or "
-                f"the model's width ({' '.join(words.split())[:200]})"
+                f"the model's width ({one_line(error, limit=200)})"
             ) from error
         raise

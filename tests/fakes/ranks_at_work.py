@@ -18,7 +18,8 @@ from trials.data import Split, Splits, Target
 from trials.fit.distributed import Averaged, Ranks
 from trials.fit.evaluate import Evaluation, evaluate
 from trials.fit.fitting import Fitting
-from trials.fit.step import EpochTraining, Variation, steps_per_epoch, train_epoch
+from trials.fit.step import Variation, steps_per_epoch, train_epoch
+from trials.fit.tally import EpochTraining
 from trials.parallel import process_group
 from trials.seed import seed_global_state
 

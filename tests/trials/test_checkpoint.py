@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import multiprocessing
 import os
 import random
@@ -11,6 +12,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +21,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from trials.checkpoint import Checkpoint, TrialFolder, write_weights, write_whole
+from trials.checkpoint import Checkpoint, TrialFolder, write_weights
+from trials.disk import write_whole
 from trials.errors import TrialError
 from trials.recipe import Extension, Recipe
 from trials.result import TrialResult, WeightsFile
 
 BEST_COUNT = 2
+PARTS = {"raw.safetensors", "ema.safetensors", "state.pt", "manifest.json"}
 
 
 def checkpoint_of(epoch: int, size: int = 64) -> Checkpoint:
@@ -53,7 +57,7 @@ def assert_whole(folder: TrialFolder) -> int:
         assert (part == found.epoch + offset).all()
     assert found.state["epoch"] == found.epoch
     for path in folder.checkpoints.glob("epoch-*"):  # older ones too, while they are being removed
-        assert {file.name for file in path.iterdir()} == {"raw.safetensors", "ema.safetensors", "state.pt"}
+        assert {file.name for file in path.iterdir()} == PARTS
     for number in found.state["needs"]:
         assert (load_file(folder.best_weights(number))["weight"] == number).all()
     for number in found.state["needs"][:1]:
@@ -65,19 +69,33 @@ def files(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
 
 
-def test_only_the_newest_checkpoint_and_the_needed_weights_stay(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_a_spare_and_the_weights_that_they_need_stay(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path)
-    for epoch in range(1, 11):
+    for epoch in range(1, 10):
         save(folder, epoch)
         assert assert_whole(folder) == epoch
-    assert files(tmp_path) == {
-        "checkpoints/epoch-0010/raw.safetensors",
-        "checkpoints/epoch-0010/ema.safetensors",
-        "checkpoints/epoch-0010/state.pt",
-        "best/epoch-0009.safetensors",
-        "best/epoch-0006.safetensors",
-        "best/ema-0009.safetensors",
-    }
+    best = {"epoch-0009", "epoch-0006", "ema-0009"} | {"epoch-0003", "ema-0006"}  # the spare needs the last two
+    assert files(tmp_path) == (
+        {f"checkpoints/{name}/{part}" for name in ("epoch-0009", "epoch-0008") for part in PARTS}
+        | {f"best/{name}.safetensors" for name in best}
+    )
+    save(folder, 10)
+    assert {path.name for path in folder.checkpoints.iterdir()} == {"epoch-0010", "epoch-0009"}
+    assert {path.stem for path in folder.best.iterdir()} == {"epoch-0009", "epoch-0006", "ema-0009"}
+
+
+def test_a_state_in_the_midst_of_an_epoch_is_newer_than_the_epoch_before_and_older_than_its_end(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    save(folder, 3)
+    for step in (9, 10):
+        folder.save(replace(checkpoint_of(3), step=step), best=[3], best_ema=[3])
+        found = folder.newest_checkpoint()
+        assert found is not None
+        assert (found.epoch, found.step) == (3, step)
+    assert {path.name for path in folder.checkpoints.iterdir()} == {"epoch-0004-step-000009", "epoch-0004-step-000010"}
+    save(folder, 4)
+    assert assert_whole(folder) == 4
+    assert {path.name for path in folder.checkpoints.iterdir()} == {"epoch-0004-step-000010", "epoch-0004"}
 
 
 class Killed(BaseException):
@@ -128,7 +146,8 @@ def test_a_kill_before_any_single_change_to_the_disk_leaves_a_whole_state(tmp_pa
         for later in range(assert_whole(folder) + 1, epoch + 2):
             save(folder, later)
         assert assert_whole(folder) == epoch + 1
-        assert len(files(folder.root)) == 3 + len(needed(epoch + 1)) + len(needed(epoch + 1)[:1])
+        both = [{*needed(last), *(f"ema {number}" for number in needed(last)[:1])} for last in (epoch, epoch + 1)]
+        assert len(files(folder.root)) == 2 * len(PARTS) + len(both[0] | both[1])
     assert moment > 10
 
 
@@ -167,10 +186,17 @@ def test_state_is_read_without_running_code_from_it(tmp_path: Path) -> None:
             return (Path(tmp_path / "ran").touch, ())
 
     folder = TrialFolder(tmp_path)
-    folder.save(Checkpoint(1, {}, {"planted": Hostile()}), best=())
-    with pytest.raises(Exception, match=r"[Ww]eights.only"):
-        folder.newest_checkpoint()
+    folder.save(Checkpoint(1, {}, {"sound": 1}), best=())
+    folder.save(Checkpoint(2, {}, {"planted": Hostile()}), best=())
+    found = folder.newest_checkpoint()
+    assert found is not None
+    assert (found.epoch, found.state) == (1, {"sound": 1})
     assert not (tmp_path / "ran").exists()
+    assert folder.notes == [
+        "checkpoints/epoch-0002/state.pt was damaged (it holds more than tensors, numbers, texts, lists and dicts): "
+        "set aside, and what was lost with it trained anew"
+    ]
+    assert files(tmp_path) == {"checkpoints/epoch-0001/state.pt", "checkpoints/epoch-0001/manifest.json"}
 
 
 def test_a_file_is_the_old_one_or_the_new_one_whenever_the_write_is_cut_off(tmp_path: Path) -> None:
@@ -266,8 +292,8 @@ def test_a_finished_folder_may_be_claimed_for_one_more_extension_and_is_then_unf
     for claimed in (recipe, extended(recipe, 3), extended(recipe, 3, 5)):
         folder.claim(claimed)
         assert folder.read_result() is None
-        save(folder, claimed.epochs)
-        folder.finish(result_of(3))
+        folder.save(checkpoint_of(claimed.epochs), best=())
+        folder.finish(kept_in(folder))
         folder.claim(claimed)
         assert folder.read_result() is not None, "the same recipe again leaves the result"
     with pytest.raises(TrialError, match="another recipe's trial"):
@@ -277,21 +303,50 @@ def test_a_finished_folder_may_be_claimed_for_one_more_extension_and_is_then_unf
     assert Recipe.model_validate_json(folder.recipe.read_bytes()) == extended(recipe, 3, 5)
 
 
-def result_of(epochs: int) -> TrialResult:
-    kept = WeightsFile(kind="raw", path="weights/raw.safetensors", metrics={}, epoch=3, bytes=1, sha256="0")
+def kept_in(folder: TrialFolder) -> TrialResult:
+    """The result of a trial of three epochs, with the weights that it names."""
+    write_weights(folder.kept_weights("raw"), {"weight": torch.ones(1)})
+    content = folder.kept_weights("raw").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    metrics = {"validation.loss": 0.1}
+    kept = WeightsFile(
+        kind="raw", path="weights/raw.safetensors", metrics=metrics, epoch=3, bytes=len(content), sha256=digest
+    )
     return TrialResult(
-        epochs=epochs, weights=(kept,), parameters=1, seconds=0.1, device="cpu", peak_memory_bytes=0, notes=("a note",)
+        epochs=3, weights=(kept,), parameters=1, seconds=0.1, device="cpu", peak_memory_bytes=0, notes=("a note",)
     )
 
 
 def test_finishing_keeps_the_result_and_what_an_extension_needs(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path)
     assert folder.read_result() is None
-    save(folder, 3)
-    before = files(tmp_path)
-    folder.finish(result_of(3))
-    assert folder.read_result() == result_of(3)
+    for epoch in (1, 2, 3):
+        save(folder, epoch)
+    result = kept_in(folder)
+    folder.finish(result)
+    assert folder.read_result() == result
     assert assert_whole(folder) == 3
-    assert files(tmp_path) == before | {"result.json"}
+    rest = {"weights/raw.safetensors", "result.json"}
+    best = {"best/epoch-0003.safetensors", "best/ema-0003.safetensors"}
+    assert files(tmp_path) == {f"checkpoints/epoch-0003/{part}" for part in PARTS} | best | rest
     folder.remove_resume_point()
-    assert files(tmp_path) == {"result.json"}
+    assert files(tmp_path) == rest
+
+
+def test_another_micro_batch_is_the_same_trial_until_it_is_finished(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    for micro_batch in (None, 8, 4):
+        claimed = recipe_of(epochs=3, micro_batch=micro_batch)
+        folder.claim(claimed)
+        assert Recipe.model_validate_json(folder.recipe.read_bytes()) == claimed
+    with pytest.raises(TrialError, match=r"another recipe's trial \(train.epochs: 3 there, 4 here\)"):
+        folder.claim(recipe_of(epochs=4, micro_batch=8))
+    save(folder, 3)
+    folder.finish(result_of(3))
+    folder.claim(recipe_of(epochs=3))
+    assert folder.read_result() is not None
+    assert Recipe.model_validate_json(folder.recipe.read_bytes()) == claimed, "it says how it was trained"
+    longer = extended(recipe_of(epochs=3, micro_batch=2), 3)
+    folder.claim(longer)
+    assert folder.read_result() is None
+    assert Recipe.model_validate_json(folder.recipe.read_bytes()) == longer

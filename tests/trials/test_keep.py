@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trials.checkpoint import TrialFolder, write_weights
+from trials.checkpoint import Checkpoint, TrialFolder
 from trials.data import load_splits
 from trials.fit.fitting import Fitting
 from trials.history import History
@@ -43,8 +43,8 @@ def test_an_average_whose_loss_is_not_finite_is_not_kept(broken: set[str], value
         fitting.ema.model.load_state_dict(unsound)
     if "swa" in broken:
         fitting.swa.model.load_state_dict(unsound)
-    write_weights(where.best_weights(1), unsound if "best_n" in broken else sound)
-    write_weights(where.best_weights(2), sound)
+    where.save(Checkpoint(1, {"raw": unsound if "best_n" in broken else sound}, {}), best=[1])
+    where.save(Checkpoint(2, {"raw": sound}, {}), best=[1, 2])
     # The raw weights are worth nothing, so that only what is broken is not kept.
     epoch = {f"validation.{kind}loss": 9.0 for kind in ("", "raw.", "ema.")}
     for name in ("accuracy", "balanced_accuracy", "top5_accuracy"):
@@ -68,7 +68,7 @@ def test_swa_that_no_epoch_reached_is_said_to_be_missing(tmp_path: Path) -> None
     splits, where = load_splits(recipe.data, CPU), TrialFolder(tmp_path)
     fitting = Fitting(build_model(recipe.model, splits.preprocess.spec, 10), recipe, splits.target, 1, CPU)
     for epoch in (1, 2):
-        write_weights(where.best_weights(epoch), fitting.model.state_dict())
+        where.save(Checkpoint(epoch, {"raw": fitting.model.state_dict()}, {}), best=range(1, epoch + 1))
     names = ("loss", "accuracy", "balanced_accuracy", "top5_accuracy")
     entry = {f"validation.{kind}{name}": 0.0 for kind in ("", "raw.", "ema.") for name in names}
     kept, notes = keep_weights(where, recipe, fitting, splits, History(recipe, [entry, entry], [1.0, 1.0]))

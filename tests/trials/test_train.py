@@ -311,7 +311,8 @@ def test_best_n_is_the_mean_of_the_best_epochs_and_kept_only_if_not_worse(tmp_pa
         recipe, folder, reports = recipe_of(pictures, changes), tmp_path / str(number), Reports()
         run_trial(recipe, tmp_path / f"{number}-reports", reports, "cpu")
         taken = snapshots(recipe, folder)
-        result = TrialResult.model_validate_json((folder / "result.json").read_bytes())
+        result = TrialFolder(folder).read_result()
+        assert result is not None
         losses = [report.metrics["validation.loss"] for report in reports]
         best = sorted(range(4), key=losses.__getitem__)[:3]
         file = next((kept for kept in result.weights if kept.kind == "best_n"), None)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trials.checkpoint import write_whole
+from trials.disk import write_whole
 from trials.errors import TrialError
 from trials.fit.fitting import Fitting
 from trials.fit.micro_batch import batch_sizes

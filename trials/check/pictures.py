@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trials.average.batch_norm import eval_mode
-from trials.checkpoint import write_whole
+from trials.disk import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

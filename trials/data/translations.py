@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from trials.checkpoint import write_whole
 from trials.data.datasets import data_folder
+from trials.disk import write_whole
 from trials.errors import DataError
 from trials.locate import locate, one_line
 

@@ -7,9 +7,11 @@ gradient of one batch of all its examples.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,15 +19,16 @@ from torch import Tensor
 from trials.data import Splits
 from trials.data.augment import Augmentation
 from trials.data.mix import MIXES
-from trials.errors import Diverged, OutOfMemory, TrialError
+from trials.errors import OutOfMemory, TrialError
 from trials.fit.distributed import ALONE, Ranks
 from trials.fit.evaluate import model_inputs, on_device
 from trials.fit.fitting import Fitting
 from trials.fit.loss import absolute_error, correct_count, mean_loss
 from trials.fit.micro_batch import batch_sizes, chunk_sizes
 from trials.fit.precision import autocast
+from trials.fit.tally import EpochTraining, Tally
 from trials.recipe import Recipe, Train
-from trials.seed import generator
+from trials.seed import generator, random_state, set_random_state
 
 _STEPS_BETWEEN_READS = 20
 """On a GPU, losses are read this often: each read waits for the device. On a CPU, after every step."""
@@ -42,36 +45,30 @@ def whole_batch_size(section: Train) -> int:
 
 
 @dataclass(frozen=True)
-class EpochTraining:
-    """What one epoch of training came to."""
+class Midway:
+    """An epoch between two of its updates: what goes on from here, beside the fitting itself."""
 
-    loss: float
-    """Mean over all examples, of the loss that was minimised (smoothed and blended labels included)."""
-    score_name: str
-    """``accuracy`` in classification, ``mae`` in regression."""
-    score: float
-    """Share of correct guesses while training, or mean absolute error; blended labels count by their shares."""
-    lr: float
-    """Learning rate of the last step."""
-    gradient_norm: float
-    """Mean over the applied updates, before clipping; NaN if there was none."""
-
-    def metrics(self) -> dict[str, float]:
-        """By the names of an epoch report; what is not a number is left out."""
-        values = {
-            "loss": self.loss,
-            self.score_name: self.score,
-            "lr": self.lr,
-            "gradient_norm": self.gradient_norm,
-        }
-        return {f"train.{name}": value for name, value in values.items() if math.isfinite(value)}
+    steps: int
+    """Updates of the epoch so far."""
+    state: dict[str, Any]
+    """Sums and random states: tensors, numbers, strings, lists and dicts only."""
 
 
-def train_epoch(fitting: Fitting, splits: Splits, vary: Variation, epoch: int, recipe: Recipe) -> EpochTraining:
+def train_epoch(
+    fitting: Fitting,
+    splits: Splits,
+    vary: Variation,
+    epoch: int,
+    recipe: Recipe,
+    midway: Midway | None = None,
+    after_update: Callable[[Callable[[], Midway]], None] = lambda _: None,
+) -> EpochTraining:
     """Train ``fitting`` on all of the training split once, in an order drawn from the recipe's seed and ``epoch``.
 
-    Dropout draws from the global generator, which the caller seeds. Raises :class:`Diverged` within the epoch when the
-    loss becomes NaN or infinite.
+    Dropout draws from the global generator, which the caller seeds. ``after_update`` is called after every update with
+    what tells where the epoch stands; it may end the epoch by raising. Called again with that as ``midway``, and the
+    ``fitting`` of that moment, an epoch goes on as if it had never stopped. Raises :class:`Diverged` within the epoch
+    when the loss becomes NaN or infinite.
     """
     section, device = recipe.train, fitting.device
     count, home = len(splits.train), splits.train.inputs.device
@@ -82,9 +79,13 @@ def train_epoch(fitting: Fitting, splits: Splits, vary: Variation, epoch: int, r
     batches = torch.split(order, batch_sizes(count, whole_batch_size(section)))
     score = SCORES[splits.target.task]
     reads_wait = device.type == "cuda" or fitting.ranks.size > 1
-    tally = _Tally(epoch, fitting.ranks, steps_between_reads=_STEPS_BETWEEN_READS if reads_wait else 1)
-    lr = fitting.lr
-    for start in range(0, len(batches), section.accumulate):
+    tally = Tally(epoch, fitting.ranks, steps_between_reads=_STEPS_BETWEEN_READS if reads_wait else 1)
+    lr, begun = fitting.lr, 0
+    if midway is not None:
+        lr, begun = _go_on(midway, tally, vary)
+    for step, start in enumerate(range(0, len(batches), section.accumulate), start=1):
+        if step <= begun:
+            continue
         group = batches[start : start + section.accumulate]
         examples = sum(map(len, group))
         for rows in group:
@@ -93,8 +94,23 @@ def train_epoch(fitting: Fitting, splits: Splits, vary: Variation, epoch: int, r
             tally.add_batch(len(rows), batch.loss, counted if batch.copies == 1 else counted / batch.copies)
         lr = fitting.lr
         tally.add_step(*fitting.update(), lr=lr)
+        after_update(functools.partial(_midway, step, lr, tally, vary))
     fitting.end_epoch(epoch)
     return tally.close(lr, score.name, splits.target.std)
+
+
+def _midway(step: int, lr: float, tally: Tally, vary: Variation) -> Midway:
+    state = {"lr": lr, "tally": tally.state(), "variation": vary.state(), "random": random_state(vary.device)}
+    return Midway(step, state)
+
+
+def _go_on(midway: Midway, tally: Tally, vary: Variation) -> tuple[float, int]:
+    """Put everything back as it was; the learning rate of the update before, and how many there have been."""
+    tally.load_state(midway.state["tally"], vary.device)
+    vary.load_state(midway.state["variation"])
+    set_random_state(vary.device, midway.state["random"])
+    lr: float = midway.state["lr"]
+    return lr, midway.steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +206,15 @@ class Variation:
         # On the host: the blend ratio is needed there, and reading it from a GPU would wait for all queued work.
         self._mix = generator(torch.device("cpu"), seed, "mix", epoch, *place)
 
+    def state(self) -> dict[str, Tensor]:
+        """Where the draws of an epoch stand."""
+        return {"augment": self._augment.get_state(), "mix": self._mix.get_state()}
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """The inverse of :meth:`state`."""
+        self._augment.set_state(state["augment"])
+        self._mix.set_state(state["mix"])
+
     def __call__(self, rows: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, float] | None]:
         """Rows (N,) of the training split -> the model's inputs, targets, and the blend with other targets."""
         data, split = self.recipe.data, self.splits.train
@@ -202,53 +227,3 @@ class Variation:
             return inputs, targets, None
         mixed = MIXES[data.mix](inputs, targets, data.mix_alpha, self._mix)
         return mixed.inputs, mixed.targets_a, (mixed.targets_b, mixed.lam)
-
-
-class _Tally:
-    """Sums over an epoch and all ranks, from numbers that stay on the device until they are read together."""
-
-    def __init__(self, epoch: int, ranks: Ranks, steps_between_reads: int) -> None:
-        self._epoch = epoch
-        self._ranks = ranks
-        self._steps_between_reads = steps_between_reads
-        self._steps = self._applied_steps = self._examples = 0
-        self._loss = self._score = self._norm = 0.0
-        self._pending: list[tuple[int, int, Tensor, Tensor]] = []
-        self._norms: list[Tensor] = []
-
-    def add_batch(self, count: int, loss: Tensor, score: Tensor) -> None:
-        self._pending.append((self._steps + 1, count, loss, score))
-
-    def add_step(self, applied: bool, norm: Tensor, lr: float) -> None:
-        self._steps += 1
-        if applied:
-            self._norms.append(norm)
-        if self._steps % self._steps_between_reads == 0:
-            self._read(lr)
-
-    def close(self, lr: float, score_name: str, unit: float) -> EpochTraining:
-        """What the epoch came to; ``unit`` is what one unit of the score is worth."""
-        self._read(lr)
-        norm = self._norm / self._applied_steps if self._applied_steps else math.nan
-        return EpochTraining(self._loss / self._examples, score_name, unit * self._score / self._examples, lr, norm)
-
-    def _read(self, lr: float) -> None:
-        if not self._pending:
-            return
-        steps, counts, losses, scores = zip(*self._pending, strict=True)
-        batches = len(counts)
-        stacked = torch.stack([*losses, *scores, *(norm.float() for norm in self._norms)])
-        self._ranks.sum_up(stacked[: 2 * batches])  # all ranks have the same norms
-        values = stacked.tolist()
-        for step, count, loss in zip(steps, counts, values[:batches], strict=False):
-            if not math.isfinite(loss):
-                raise Diverged(
-                    f"the training loss became {loss} in epoch {self._epoch} step {step} at learning rate {lr:.3g}; "
-                    "lower train.optimizer.lr or set train.clip_norm"
-                )
-            self._loss += loss * count
-        self._score += math.fsum(values[batches : 2 * batches])
-        self._norm += math.fsum(values[2 * batches :])
-        self._examples += sum(counts)
-        self._applied_steps += len(self._norms)
-        self._pending, self._norms = [], []
