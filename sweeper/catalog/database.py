@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Row
 
 from sweeper.catalog import tables
 from sweeper.catalog.faults import is_no_space, is_transient
+from sweeper.catalog.versions import bring_up_to_date
 from sweeper.errors import StoreError, StudyHeld
 from sweeper.settings import without_password
 
@@ -23,10 +24,24 @@ REMEDIES = {
     "disk is full": "make room and start again: nothing recorded is lost",
     "unable to open database file": "make the folder writable, or choose another with --home",
     "readonly database": "make the folder writable, or choose another with --home",
-    "no such column": "it was made by an older sweeper: choose another folder with --home",
     "Connection refused": "start the server, or correct SWEEPER_DATABASE_URL",
 }
 """What to do about the faults that a person meets, by a phrase of the database's own message."""
+
+
+CONNECT = {
+    "connect_timeout": 10,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""How soon a server that has vanished is noticed; seconds but for the last, which is milliseconds. A URL may say others
+(https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS)."""
+
+BOUNDS_SECONDS = {"statement_timeout": 60, "lock_timeout": 30, "idle_in_transaction_session_timeout": 30}
+"""How long PostgreSQL lets one of our sessions work, wait for a lock, or sit on one: an orchestrator that is frozen in
+the midst of a write must not keep the study from whoever takes it over."""
 
 
 class Database:
@@ -49,13 +64,18 @@ class Database:
                     url = "sqlite://"
             try:
                 # An idle connection may be cut off by whatever lies between; asked first, it is made anew.
-                self._engine = sa.create_engine(url, pool_pre_ping=True)
+                self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_connect_args(url))
             except (ImportError, ValueError, sa.exc.ArgumentError) as error:
                 raise StoreError(f"database {without_password(url)}: {error}; {KNOWN_URLS}") from error
             if url.startswith("sqlite"):
                 event.listen(self._engine, "connect", use_wal)
-            if create or not sa.inspect(self._engine).has_table(tables.studies.name):
-                tables.schema.create_all(self._engine)
+            else:
+                event.listen(self._engine, "connect", bound_waiting)
+            try:
+                bring_up_to_date(self._engine, self.url)
+            except BaseException:
+                self._engine.dispose()
+                raise
 
     def close(self) -> None:
         self._engine.dispose()
@@ -109,6 +129,20 @@ def use_wal(connection: Any, _record: Any) -> None:
     for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def bound_waiting(connection: Any, _record: Any) -> None:
+    """Set up a PostgreSQL connection: nothing waits for ever."""
+    for name, seconds in BOUNDS_SECONDS.items():
+        connection.execute(f"SET {name} = '{seconds}s'")
+    connection.commit()
+
+
+def _connect_args(url: str) -> dict[str, int]:
+    if url.startswith("sqlite"):
+        return {}
+    said = sa.make_url(url).query
+    return {name: value for name, value in CONNECT.items() if name not in said}
 
 
 def store_error(url: str, error: Exception) -> StoreError:

@@ -39,6 +39,9 @@ class StudyRow:
     owner_pid_since: float | None
     owner_since: float | None
     heartbeat_at: float | None
+    """When its owner was last heard, by the owner's clock."""
+    beats: int
+    """Grows with each sign of life of its owner, whatever the clocks do."""
     file: str
     """Where its study.yaml was when it was last started."""
     import_paths: list[str]

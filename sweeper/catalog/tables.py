@@ -1,4 +1,4 @@
-"""The tables of the catalog. A change here needs a migration beside it."""
+"""The tables of the catalog. A change here needs a step in `sweeper.migrations`."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ studies = sa.Table(
     sa.Column("owner_pid_since", sa.Float),
     sa.Column("owner_since", sa.Float),
     sa.Column("heartbeat_at", sa.Float),
+    sa.Column("beats", sa.Integer, nullable=False, default=0),
 )
 trials = sa.Table(
     "sweeper_trials",
@@ -80,4 +81,12 @@ weights = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.String(64), nullable=False),
     sa.UniqueConstraint("trial_id", "kind"),
+)
+
+# Alembic's own table, by which it knows the steps that were taken; by itself, since no step makes it.
+version = sa.Table(
+    "sweeper_version",
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="sweeper_version_pkc"),
 )

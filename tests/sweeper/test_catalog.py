@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -206,15 +205,6 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(b"this is not a database" * 100)
     with pytest.raises(StoreError, match=r"a\.db: file is not a database; move that file away"):
         Catalog(f"sqlite:///{path}")
-
-
-def test_the_database_of_an_older_sweeper_is_one_line(tmp_path: Path) -> None:
-    with closing(sqlite3.connect(tmp_path / "a.db")) as older:
-        older.execute("CREATE TABLE sweeper_studies (id INTEGER, name TEXT)")
-    with closing(Catalog(f"sqlite:///{tmp_path / 'a.db'}")) as catalog, pytest.raises(StoreError) as caught:
-        catalog.studies()
-    assert str(caught.value).endswith("; it was made by an older sweeper: choose another folder with --home")
-    assert "\n" not in str(caught.value)
 
 
 def test_a_password_is_not_told() -> None:
