@@ -170,10 +170,12 @@ def _train(call: Call, view: LineView | LiveView) -> Request | None:
 
 
 def _train_until_asked(call: Call, view: LineView | LiveView) -> Request | None:
+    from sweeper.history import remove_old
     from sweeper.search import Search
 
     study, settings = call.study, call.settings
     view.note("opening the study's history")
+    remove_old(call.catalog, call.row)
     with closing(Search(study, settings.database_url, call.catalog.study(study.name).history)) as search:
         extended = any(trial.is_extended and trial.state not in ENDED for trial in call.catalog.trials(call.row.id))
         if not search.running() and not extended and search.asked >= study.search.trials:

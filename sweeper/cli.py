@@ -90,10 +90,15 @@ def start(file: Path, in_process: bool, home: Path | None) -> None:
     raise SystemExit(start_study(file, _settings(home), _console(), in_process=in_process))
 
 
-@main.command(epilog=_example("sweeper extend digits --trials 3 --epochs +10"))
+@main.command(epilog=_example("sweeper extend digits --trials 3 --epochs +10\n  sweeper extend digits --trials +20"))
 @click.argument("study")
-@click.option("--epochs", type=int, required=True, metavar="+N", help="Epochs to add to each trial.")
-@click.option("--trials", type=int, default=1, show_default=True, metavar="TOP", help="How many of the best trials.")
+@click.option("--epochs", type=int, metavar="+N", help="Epochs to add to the best trials of a finished study.")
+@click.option(
+    "--trials",
+    type=int,
+    metavar="TOP|+N",
+    help="With --epochs, how many of the best trials (1); without, how many trials to add to the study.",
+)
 @click.option(
     "--trial", "numbers", type=int, multiple=True, metavar="N", help="A trial by its number; may be repeated."
 )
@@ -105,34 +110,70 @@ def start(file: Path, in_process: bool, home: Path | None) -> None:
     help="Learning rate over the added epochs: half a cosine from its top to 0, or its top throughout.",
 )
 @click.option("--lr", type=float, default=0.1, show_default=True, help="That top, as a share of each trial's own.")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path),
+    help="A new version of the study file, with more trials and, if you like, wider ranges.",
+)
 @click.option("--in-process", is_flag=True, help="Train in this process, one trial at a time, without Ray.")
 @_home_option
 def extend(
     study: str,
-    epochs: int,
-    trials: int,
+    epochs: int | None,
+    trials: int | None,
     numbers: tuple[int, ...],
     schedule: Literal["cosine", "constant"],
     lr: float,
+    file: Path | None,
     in_process: bool,
     home: Path | None,
 ) -> None:
-    """Continue the best trials of STUDY, which is finished, for more epochs; the winner is chosen anew."""
-    from sweeper.extend import extend as extend_study
+    """Let STUDY go on: longer trials (--epochs), more of them (--trials), or wider ranges (--file).
 
-    raise SystemExit(
-        extend_study(
+    The trials there are keep their numbers, and the winner is chosen anew.
+    """
+    from sweeper.errors import StudyError
+    from sweeper.extend import extend as extend_study
+    from sweeper.widen import add_trials, widen
+
+    settings, console = _settings(home), _console()
+    if file is not None and (epochs is not None or trials is not None or numbers):
+        raise StudyError(
+            "--file: found beside --epochs, --trials or --trial, expected it alone: it says how many trials"
+        )
+    if numbers and epochs is None:
+        raise StudyError("--trial: found without --epochs, expected how many to add to it")
+    if file is not None:
+        code = widen(study, settings, console, file=file, in_process=in_process)
+    elif epochs is not None:
+        code = extend_study(
             study,
-            _settings(home),
-            _console(),
+            settings,
+            console,
             epochs=epochs,
-            trials=trials,
+            trials=1 if trials is None else trials,
             numbers=numbers,
             schedule=schedule,
             lr=lr,
             in_process=in_process,
         )
-    )
+    elif trials is not None:
+        code = add_trials(study, settings, console, trials=trials, in_process=in_process)
+    else:
+        raise StudyError("found nothing to add, expected --epochs +N, --trials +N or --file STUDY.YAML")
+    raise SystemExit(code)
+
+
+@main.command(epilog=_example("sweeper retry digits 3 7"))
+@click.argument("study")
+@click.argument("trials", type=int, nargs=-1, metavar="[TRIAL]...")
+@click.option("--in-process", is_flag=True, help="Train in this process, one trial at a time, without Ray.")
+@_home_option
+def retry(study: str, trials: tuple[int, ...], in_process: bool, home: Path | None) -> None:
+    """Train the failed trials of STUDY again, or those that are named, under their own numbers."""
+    from sweeper.retry import retry as retry_trials
+
+    raise SystemExit(retry_trials(study, _settings(home), _console(), numbers=trials, in_process=in_process))
 
 
 @main.command(epilog=_example("sweeper stop digits"))

@@ -133,7 +133,7 @@ class StudyRuns:
         numbers: dict[str, float] = {} if trial.value is None else {"value": trial.value}
         numbers |= facts.pop("weights", {})
         tags = [RunTag("state", trial.state), *[RunTag(name, str(value)) for name, value in facts.items()]]
-        if trial.reason or trial.is_extended:  # what an earlier extension failed of holds no more
+        if trial.reason or trial.is_extended or trial.attempts:  # what it failed of before holds no more
             tags.append(RunTag("reason", (trial.reason or "")[:4900]))
         extensions = trial.recipe.get("extensions", ())
         params = flatten({f"extensions.{number}": section for number, section in enumerate(extensions, start=1)})

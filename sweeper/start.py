@@ -20,6 +20,7 @@ from sweeper.pretrained import with_fetched_models
 from sweeper.provenance import git_state, host, user, versions
 from sweeper.runner import TRAIN
 from sweeper.settings import Settings
+from sweeper.show import command
 from sweeper.study import Study, load_study
 from sweeper.study_folder import StudyFolder
 from sweeper.tracking import Tracker
@@ -45,12 +46,11 @@ def start(path: Path, settings: Settings, console: Console, *, in_process: bool 
     """
     study = load_study(path)
     with closing(Catalog(settings.database_url)) as catalog:
-        catalog.add_study(study.name, **_said(study))
+        catalog.add_study(study.name, **said(study))
         with Lease(catalog, study.name) as lease:
             row = _same_study(catalog, study, settings)
             if row.state != "finished":
-                folder = StudyFolder(settings.home, study.name)
-                study = replace(study, space=with_fetched_models(study.space, folder, settings))
+                study = with_models(study, settings)
             call = open_call(study, row, settings, catalog, console, in_process=in_process, train=train)
             if row.state != "finished":
                 return carry_out(call, lease)
@@ -66,11 +66,33 @@ def open_call(
     """All that is needed to carry out the study, whose own modules can be imported from now on."""
     # The winner is scored and registered in this process, and may be a user's own `module:function`.
     sys.path[:0] = [path for path in row.import_paths if path not in sys.path]
+    study = _with_trials(study, row.trials_asked)
     tracker = Tracker(settings, catalog, row, study.text, _tags(study))
     return Call(study, row, settings, catalog, tracker, console, in_process, train)
 
 
-def _said(study: Study) -> dict[str, Any]:
+def load_started(row: StudyRow, settings: Settings) -> Study:
+    """The study as its file was when it was last started, wherever that is now.
+
+    Raises:
+        StudyError: a registered model that it begins from cannot be had any more.
+        TrackingError: MLflow cannot be reached; it is asked only for a model that is not there yet.
+    """
+    study = load_study(row.file, row.text)
+    return with_models(study, settings)
+
+
+def with_models(study: Study, settings: Settings) -> Study:
+    """The study with its registered models where its trials find them."""
+    folder = StudyFolder(settings.home, study.name)
+    return replace(study, space=with_fetched_models(study.space, folder, settings))
+
+
+def _with_trials(study: Study, count: int) -> Study:
+    return replace(study, search=study.search.model_copy(update={"trials": count}))
+
+
+def said(study: Study) -> dict[str, Any]:
     """What the catalog keeps of a study file."""
     return {
         "digest": study.digest,
@@ -101,9 +123,15 @@ def _same_study(catalog: Catalog, study: Study, settings: Settings) -> StudyRow:
         )
         raise StudyError(
             f"{study.path}: a study named {study.name!r} was started from a different file; give this one another "
-            "name (`study:`) or start the old file; the difference:\n" + "\n".join(difference)
+            "name (`study:`) or start the old file; more trials and wider ranges may be added to it with: "
+            + command(settings, "extend", study.name, "--file", str(study.path))
+            + "; the difference:\n"
+            + "\n".join(difference)
         )
-    catalog.set_study(row.id, **_said(study))
+    else:
+        # `sweeper extend --trials` may have added some, of which the file says nothing.
+        study = _with_trials(study, row.trials_asked)
+    catalog.set_study(row.id, **said(study))
     return catalog.study(study.name)
 
 

@@ -134,7 +134,7 @@ def test_a_study_that_is_unknown_unfinished_or_run_by_another_is_refused(finishe
 
     assert refused("smal") == (1, "error: no study named 'smal' here; studies: small\n")
     with closing(Catalog(finished.database_url)) as catalog:
-        with Lease(catalog, "small"):
+        with closing(Catalog(finished.database_url)) as other, Lease(other, "small"):
             code, line = refused()
             assert code == 1
             assert line.startswith("error: study 'small' is run by process ")
