@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from sweeper.catalog import Catalog, StudyRow, WeightsRow
-from sweeper.storage import best_trials, keep_resume_points, remove_leftovers
+from sweeper.storage import (
+    Freed,
+    Removable,
+    best_trials,
+    collect,
+    enough,
+    keep_resume_points,
+    removables,
+    remove_leftovers,
+)
+from sweeper.study_file import Storage, size_bytes
 from sweeper.study_folder import StudyFolder
 from trials.result import WeightsFile
 
@@ -148,3 +158,149 @@ def test_before_there_is_a_winner_none_is_removed(study: tuple[Catalog, StudyRow
     before = _files(folder)
     remove_leftovers(catalog, row, folder)
     assert _files(folder) == before
+
+
+def _resume(trial: int, size: int = 10) -> Removable:
+    return Removable("resume_point", trial, size)
+
+
+def _weights(trial: int, kind: str) -> Removable:
+    return Removable("weights", trial, 1, f"trials/{trial:04d}/weights/{kind}.safetensors")
+
+
+def test_what_may_go_goes_in_order() -> None:
+    """The leaderboard of ROWS: 0 ema, 2 raw, 1 raw, 0 raw, 2 ema; the best trials: 0, 2, 1."""
+    found = removables(ROWS, METRIC, Storage(keep_best=2), {0: 10, 1: 10, 2: 10})
+    assert found == [
+        *(_resume(1), _resume(2), _resume(0)),
+        *(_weights(2, "ema"), _weights(0, "raw"), _weights(1, "raw")),
+    ]
+
+
+def test_the_top_and_the_winner_stay_and_so_does_what_there_is_not() -> None:
+    kept = removables(ROWS, METRIC, Storage(keep_best=5), {2: 10})
+    assert kept == [_resume(2)]
+    winner = "trials/0002/weights/ema.safetensors"
+    assert removables(ROWS, METRIC, Storage(keep_best=3), {}, winner) == [_weights(0, "raw")]
+
+
+def test_a_trial_whose_weights_have_gone_loses_its_resume_point_first() -> None:
+    assert removables(ROWS, METRIC, Storage(), {0: 10, 7: 10, 5: 10}) == [_resume(5), _resume(7), _resume(0)]
+
+
+@pytest.mark.parametrize(("surplus", "count"), [(0, 0), (1, 1), (10, 1), (11, 2), (30, 3), (31, 4), (1e9, 4)])
+def test_no_more_goes_than_must(surplus: int, count: int) -> None:
+    order = [_resume(1), _resume(2), _resume(0), _weights(2, "ema")]
+    assert enough(order, surplus) == order[:count]
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [("50 GB", 50_000_000_000), ("20GiB", 21_474_836_480), ("1.5 kb", 1500), ("0 B", 0), ("2 TiB", 2_199_023_255_552)],
+)
+def test_sizes(size: str, count: int) -> None:
+    assert size_bytes(size) == count
+    assert Storage(limit=size).limit_bytes == count
+
+
+KILOBYTE = 1000
+
+
+@pytest.fixture
+def full(study: tuple[Catalog, StudyRow], tmp_path: Path) -> tuple[Catalog, StudyRow, StudyFolder]:
+    """Four complete trials of accuracies 0.0 to 0.3, one that runs and one that was pruned, 1 kB a file."""
+    catalog, row = study
+    folder = StudyFolder(tmp_path, "small")
+    for number, state in enumerate(("complete",) * 4 + ("running", "pruned")):
+        trial = catalog.add_trial(row.id, number, params={}, recipe={})
+        for name in ("checkpoints/epoch-0003/state.pt", "best/epoch-0002.safetensors", "weights/raw.safetensors"):
+            _touch(folder.trial(number) / name).write_bytes(bytes(KILOBYTE))
+        if state == "complete":
+            path = folder.named(number, "weights/raw.safetensors")
+            metrics = {METRIC: number / 10}
+            file = WeightsFile(kind="raw", path="", metrics=metrics, epoch=1, bytes=KILOBYTE, sha256="s")
+            facts = {"weights": {f"weights.raw.{METRIC}": number / 10}}
+            catalog.end_trial(trial.id, "complete", value=number / 10, facts=facts, weights=[(file, path, number / 10)])
+        elif state == "pruned":
+            catalog.end_trial(trial.id, "pruned", value=0.5)
+    return catalog, row, folder
+
+
+def _left(folder: StudyFolder) -> dict[int, str]:
+    """What each trial has left: Checkpoint, Best epochs, Weights."""
+    names = {"checkpoints": "C", "best": "B", "weights": "W"}
+    return {
+        number: "".join(
+            sign for name, sign in names.items() if any(f.is_file() for f in (folder.trial(number) / name).rglob("*"))
+        )
+        for number in range(6)
+    }
+
+
+@pytest.mark.parametrize(
+    ("limit", "complete"),
+    [
+        (None, ["CBW", "CBW", "CBW", "CBW"]),
+        ("18 kB", ["CBW", "CBW", "CBW", "CBW"]),
+        ("17999 B", ["W", "CBW", "CBW", "CBW"]),
+        ("16 kB", ["W", "CBW", "CBW", "CBW"]),
+        ("12 kB", ["W", "W", "W", "CBW"]),
+        ("10 kB", ["W", "W", "W", "W"]),
+        ("9 kB", ["", "W", "W", "W"]),
+        ("8 kB", ["", "", "W", "W"]),
+    ],
+)
+def test_the_limit_is_kept_and_no_more_goes_than_must(
+    limit: str | None, complete: list[str], full: tuple[Catalog, StudyRow, StudyFolder]
+) -> None:
+    catalog, row, folder = full
+    before = folder.used_bytes()
+    assert before == 18 * KILOBYTE
+    for _ in range(2):
+        freed = collect(catalog, row, Storage(limit=limit, keep_best=2), folder)
+        assert list(_left(folder).values()) == [*complete, "CBW", "CBW"]
+        assert [weights.trial for weights in catalog.weights(row.id)] == [n for n, left in enumerate(complete) if left]
+        assert freed == Freed(before - folder.used_bytes())
+        before = folder.used_bytes()
+    assert catalog.trial(row.id, 0).facts["weights"] == {f"weights.raw.{METRIC}": 0.0}, "what it was worth stays"
+
+
+def test_below_what_is_needed_nothing_goes_and_it_is_said(full: tuple[Catalog, StudyRow, StudyFolder]) -> None:
+    catalog, row, folder = full
+    for expected in (10 * KILOBYTE, 0):
+        freed = collect(catalog, row, Storage(limit="1 kB", keep_best=2), folder)
+        assert freed == Freed(
+            expected,
+            "study 'small' needs more than its storage.limit of 1 kB, and nothing more can go; raise the limit, or "
+            "lower storage.keep_best (2)",
+        )
+        assert list(_left(folder).values()) == ["", "", "W", "W", "CBW", "CBW"]
+
+
+@pytest.mark.parametrize("limit", [None, "1 TB"])
+def test_out_of_space_all_that_is_not_needed_goes(
+    limit: str | None, full: tuple[Catalog, StudyRow, StudyFolder]
+) -> None:
+    catalog, row, folder = full
+    assert collect(catalog, row, Storage(limit=limit, keep_best=2), folder, out_of_space=True) == Freed(12 * KILOBYTE)
+    assert list(_left(folder).values()) == ["", "", "W", "W", "CBW", "W"], "the pruned trial's state was a leftover"
+    assert collect(catalog, row, Storage(limit=limit, keep_best=2), folder, out_of_space=True) == Freed(0)
+
+
+def test_a_kill_between_row_and_file_leaves_no_row_without_its_file(
+    full: tuple[Catalog, StudyRow, StudyFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, row, folder = full
+
+    def killed(self: Path, missing_ok: bool = False) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            collect(catalog, row, Storage(limit="8 kB", keep_best=2), folder)
+    named = [folder.root / weights.path for weights in catalog.weights(row.id)]
+    assert [path.is_file() for path in named] == [True, True]
+    assert len(folder.weights(0)) == 1, "its file is still there"
+    remove_leftovers(catalog, row, folder)
+    assert list(_left(folder).values())[:4] == ["", "", "W", "W"]
