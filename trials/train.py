@@ -291,7 +291,7 @@ def _named_out_of_memory(device: torch.device) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError) or says_out_of_memory(error):
             raise OutOfMemory(
-                f"{device}: out of memory; lower train.batch_size (train.accumulate keeps the gradient the same) or "
-                f"the model's width ({one_line(error, limit=200)})"
+                f"{device}: out of memory; lower train.micro_batch, which keeps the gradient the same, or the model's "
+                f"width ({one_line(error, limit=200)})"
             ) from error
         raise

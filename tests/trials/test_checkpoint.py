@@ -341,8 +341,8 @@ def test_another_micro_batch_is_the_same_trial_until_it_is_finished(tmp_path: Pa
         assert Recipe.model_validate_json(folder.recipe.read_bytes()) == claimed
     with pytest.raises(TrialError, match=r"another recipe's trial \(train.epochs: 3 there, 4 here\)"):
         folder.claim(recipe_of(epochs=4, micro_batch=8))
-    save(folder, 3)
-    folder.finish(result_of(3))
+    folder.save(checkpoint_of(3), best=())
+    folder.finish(kept_in(folder))
     folder.claim(recipe_of(epochs=3))
     assert folder.read_result() is not None
     assert Recipe.model_validate_json(folder.recipe.read_bytes()) == claimed, "it says how it was trained"

@@ -382,7 +382,7 @@ def test_running_out_of_memory_has_one_name(
         raise error
 
     monkeypatch.setattr("trials.train.train_epoch", short)
-    with pytest.raises(OutOfMemory, match=r"cpu: out of memory; lower train\.batch_size"):
+    with pytest.raises(OutOfMemory, match=r"cpu: out of memory; lower train\.micro_batch"):
         run_trial(recipe_of(pictures), tmp_path / "trial", device="cpu")
 
 

@@ -103,6 +103,16 @@ def test_gathered_batches_weights_of_classes_and_clipping_stay_exact(ranks: Team
     assert made.averages.keys() == {"ema", "swa"}
 
 
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+@pytest.mark.parametrize("count", [67, 62])
+def test_parts_in_chunks_train_as_one_without(ranks: Team, micro_batch: int, count: int) -> None:
+    """Parts of 4 and last ones of 3, 2 and 2, or of two examples that all ranks share."""
+    section = {"optimizer": {"name": "sgd", "lr": 0.1}, "accumulate": 2}
+    chunked = check_as_one(ranks, some_rows(count), section | {"micro_batch": micro_batch})
+    whole = train(ALONE, "plain", some_rows(count), {"batch_size": WHOLE, **section}, 3)
+    check_close(chunked.state, whole.state)
+
+
 def test_a_stage_that_thaws_joins_in(ranks: Team) -> None:
     stage = {"weights": "w.safetensors", "freeze": ["inner.0"], "unfreeze_after_epochs": 1}
     model = {"build": "linear", "pretrained": stage}
