@@ -69,14 +69,15 @@ class History:
     @property
     def saved_epochs(self) -> set[int]:
         """The epochs whose raw weights may be needed at the end."""
-        chosen = {self.chosen_epoch} if self.recipe.train.early_stop is not None else set()
+        chosen = {self.chosen_epoch} if self.epochs and self.recipe.train.early_stop is not None else set()
         return chosen | set(self.averaged_epochs)
 
     @property
     def saved_ema_epochs(self) -> set[int]:
         """The epochs whose moving average may be needed at the end."""
         train = self.recipe.train
-        return {self.chosen_epoch} if train.early_stop is not None and train.ema is not None else set()
+        has_both = train.early_stop is not None and train.ema is not None
+        return {self.chosen_epoch} if self.epochs and has_both else set()
 
     def values(self, kind: WeightsKind | None = None, metric: str | None = None) -> list[float]:
         """The recipe's metric, or another one, after each epoch: of the leading weights, or of ``kind``."""

@@ -78,3 +78,10 @@ def test_an_extension_begins_with_fresh_patience_and_ends_after_its_own_epochs()
     assert not extended.over
     assert extended.chosen_epoch == 2, "the best of all epochs, those from before included"
     assert not history_of(ema=False, early_stop=early_stop, extended_after=4).over, "no epoch of its own yet"
+
+
+def test_before_the_first_epoch_nothing_needs_saving() -> None:
+    train = {"early_stop": {"patience_epochs": 1}, "ema": {"decay": 0.9}}
+    content = {"data": {"source": "digits"}, "model": {"build": "mlp"}, "train": train, "average": {"best_n": 2}}
+    history = History(Recipe.model_validate(content))
+    assert (history.saved_epochs, history.saved_ema_epochs) == (set(), set())
