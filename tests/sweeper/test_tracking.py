@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import math
 import os
@@ -10,15 +12,18 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.errors import TrackingError
 from sweeper.mlflow_model import log_model
+from sweeper.mlflow_runs import StudyRuns
 from sweeper.settings import Settings
 from sweeper.tracking import Tracker
 from trials.checkpoint import write_weights
@@ -48,9 +53,19 @@ def _free_port() -> int:
 
 
 @pytest.fixture
-def start_server(tmp_path: Path) -> Iterator[Callable[[int], str]]:
+def servers() -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The servers that were started; none is left afterwards."""
+    started: list[subprocess.Popen[bytes]] = []
+    yield started
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, servers: list[subprocess.Popen[bytes]]) -> Callable[[int], str]:
     """Starts a real MLflow server on a port; it answers when the call returns."""
-    started = []
 
     def start(port: int) -> str:
         url = f"http://127.0.0.1:{port}"
@@ -64,7 +79,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[[int], str]]:
             env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
             start_new_session=True,
         )
-        started.append(process)
+        servers.append(process)
         for _ in range(600):
             assert process.poll() is None, "the server ended"
             try:
@@ -74,10 +89,7 @@ def start_server(tmp_path: Path) -> Iterator[Callable[[int], str]]:
                 time.sleep(0.2)
         raise AssertionError("the server did not answer")
 
-    yield start
-    for process in started:
-        os.killpg(process.pid, 9)
-        process.wait()
+    return start
 
 
 def _tracker(catalog: Catalog, tracking_uri: str, folder: Path) -> Tracker:
@@ -178,30 +190,6 @@ def test_delivery_twice_logs_once(catalog: Catalog, tmp_path: Path) -> None:
     assert [step for step, _ in _history(again, run_id, "validation.accuracy")] == [1, 2, 3], "no epoch twice"
 
 
-@pytest.mark.slow
-def test_a_server_that_is_away_gets_everything_later_once(
-    catalog: Catalog, tmp_path: Path, start_server: Callable[[int], str]
-) -> None:
-    port = _free_port()
-    tracker = _tracker(catalog, f"http://ada:secret@127.0.0.1:{port}", tmp_path)
-    tracker.interval_seconds = 0.1
-    tracker.start()
-    _train(catalog, 0)
-    assert not tracker.close()
-    assert tracker.last_error is not None
-    assert f"127.0.0.1:{port}" in tracker.last_error
-    assert "secret" not in tracker.last_error
-    assert len(tracker.last_error.splitlines()) == 1
-
-    start_server(port)
-    assert tracker.close(), "what was owed is delivered"
-    runs = _children(tracker)
-    assert list(runs) == ["0"]
-    steps = [step for step, _ in _history(tracker, runs["0"].info.run_id, "validation.accuracy")]
-    assert steps == [1, 2, 3]
-    assert not catalog.owes(_study(catalog).id)
-
-
 def _local(catalog: Catalog, folder: Path, name: str = "mlflow.db") -> Tracker:
     return _tracker(catalog, f"sqlite:///{folder / name}", folder)
 
@@ -291,6 +279,146 @@ def test_runs_whose_making_was_not_answered_are_not_made_twice(
     tracker.deliver()
     assert len(_parents(tracker)) == 1
     assert list(_children(tracker)) == ["0"]
+
+
+def test_a_run_made_twice_by_a_slow_server_is_one_in_the_end(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer comes too late, and it makes the run only after it was looked for in vain and made again."""
+    tracker = _local(catalog, tmp_path)
+    _train(catalog, 0)
+    tracker.open_parent()
+    late: list[Callable[[], object]] = []
+
+    def give_up(*args: object, **keywords: object) -> object:
+        late.append(lambda: create(*args, **keywords))
+        raise ConnectionError("no answer in time")
+
+    create = tracker.client.create_run
+    with monkeypatch.context() as patch:
+        patch.setattr(tracker.client, "create_run", give_up)
+        with pytest.raises(TrackingError, match="no answer in time"):
+            tracker.deliver()
+    tracker.deliver()
+    kept = _children(tracker)["0"].info.run_id
+    late[0]()
+    with pytest.raises(AssertionError, match="a trial has one run"):
+        _children(tracker)
+    tracker.delete_duplicates()
+    assert _children(tracker)["0"].info.run_id == kept
+    assert len(_parents(tracker)) == 1
+
+
+def test_of_two_runs_found_the_earlier_is_kept(catalog: Catalog, tmp_path: Path) -> None:
+    tracker = _local(catalog, tmp_path)
+    _train(catalog, 0)
+    trial = catalog.trial(_study(catalog).id, 0)
+    runs = StudyRuns(tracker.settings, _study(catalog), {})
+    parent = tracker.open_parent()
+    earlier, later = runs.make_child(trial, parent), runs.make_child(trial, parent)
+    again = _local(catalog, tmp_path)
+    again.deliver()
+    assert _children(again)["0"].info.run_id == earlier != later
+    assert [step for step, _ in _history(again, earlier, "train.loss")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("left", ["complete", "running"])
+def test_a_trial_whose_run_a_person_deleted_gets_another(left: str, catalog: Catalog, tmp_path: Path) -> None:
+    """The rest of the delivery is not held up by it."""
+    tracker = _local(catalog, tmp_path)
+    trial_id = _train(catalog, 0, state="running", epochs=2)
+    _train(catalog, 1)
+    tracker.deliver()
+    old = _children(tracker)["0"].info.run_id
+    tracker.client.delete_run(old)
+    report = EpochReport(epoch=3, epochs=3, metrics={"train.loss": 0.1}, seconds=2.0)
+    if left == "complete":
+        catalog.add_epoch(trial_id, report)
+        catalog.end_trial(trial_id, "complete", value=0.5)
+    _train(catalog, 2)
+    going_on = _local(catalog, tmp_path)
+    if left == "running":  # stumbles over it when it sets the runs of the study running again
+        going_on.interval_seconds = 60.0
+        going_on.start()
+    assert going_on.close()
+    runs = _children(going_on)
+    assert sorted(runs) == ["0", "1", "2"]
+    assert runs["0"].info.run_id != old
+    steps = [step for step, _ in _history(going_on, runs["0"].info.run_id, "train.loss")]
+    assert steps == ([1, 2, 3] if left == "complete" else [1, 2])
+    assert not catalog.owes(_study(catalog).id)
+
+
+def test_an_experiment_that_a_person_deleted_is_restored(catalog: Catalog, tmp_path: Path) -> None:
+    tracker = _local(catalog, tmp_path)
+    _train(catalog, 0)
+    tracker.deliver()
+    experiment = tracker.client.get_experiment_by_name("digits").experiment_id
+    tracker.client.delete_experiment(experiment)
+    _train(catalog, 1)
+    again = _local(catalog, tmp_path)
+    assert again.close(), again.last_error
+    assert again.client.get_experiment_by_name("digits").experiment_id == experiment
+    assert _status(again) == ("RUNNING", {"0": "FINISHED", "1": "FINISHED"})
+
+
+def test_an_mlflow_that_does_not_answer_is_not_waited_for_longer_than_said(catalog: Catalog, tmp_path: Path) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()  # takes the call, and never says a word
+        tracker = _tracker(catalog, f"http://127.0.0.1:{deaf.getsockname()[1]}", tmp_path)
+        tracker.start()
+        assert not tracker.close(patience_seconds=0.01)
+        assert tracker.last_error == f"MLflow at {tracker.settings.tracking_uri}: no answer within 0.01 s"
+        assert catalog.study("digits").run_id is None
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_and_then_killed_in_the_midst_gets_everything_once(
+    catalog: Catalog, tmp_path: Path, start_server: Callable[[int], str], servers: list[subprocess.Popen[bytes]]
+) -> None:
+    """Not there at first; killed with -9 between the calls of a delivery; started again on the same store."""
+    port = _free_port()
+    tracker = _tracker(catalog, f"http://ada:secret@127.0.0.1:{port}", tmp_path)
+    tracker.interval_seconds = 0.1
+    tracker.start()
+    for number in range(4):
+        _train(catalog, number)
+    assert not tracker.close()
+    assert tracker.last_error is not None
+    assert f"127.0.0.1:{port}" in tracker.last_error
+    assert "secret" not in tracker.last_error
+    assert len(tracker.last_error.splitlines()) == 1
+
+    start_server(port)
+    _kill_after(9, servers[-1], tracker)
+    assert not tracker.close(), "it was killed in the midst"
+    assert any(trial.run_id for trial in catalog.trials(_study(catalog).id)), "and not before"
+    start_server(port)
+    tracker = _tracker(catalog, f"http://ada:secret@127.0.0.1:{port}", tmp_path)
+    assert tracker.close(), tracker.last_error
+    runs = _children(tracker)
+    assert sorted(runs) == ["0", "1", "2", "3"]
+    assert len(_parents(tracker)) == 1
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    for run in runs.values():
+        for metric in ("train.loss", "validation.accuracy", "epoch.seconds"):
+            assert [step for step, _ in _history(tracker, run.info.run_id, metric)] == [1, 2, 3]
+    assert not catalog.owes(_study(catalog).id)
+
+
+def _kill_after(calls: int, server: subprocess.Popen[bytes], tracker: Tracker) -> None:
+    """Have the server killed just before that call of the client's, or one that comes right after it."""
+    count = itertools.count(1)
+
+    class Client(MlflowClient):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("create_run", "log_batch", "set_terminated", "search_runs") and next(count) == calls:
+                os.killpg(server.pid, 9)
+                server.wait()
+            return super().__getattribute__(name)
+
+    tracker.client.__class__ = Client
 
 
 def test_another_mlflow_gets_everything_and_so_does_the_first_again(catalog: Catalog, tmp_path: Path) -> None:
