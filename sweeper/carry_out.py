@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sweeper import show
 from sweeper.catalog import ENDED, Catalog, Request, StudyRow, StudyState
-from sweeper.dispatch import InProcessWorkers, RayWorkers
+from sweeper.dispatch import RayWorkers
 from sweeper.errors import NoRoom, StoreError, StudyFailed, StudyHeld, TrackingError, WorkersError
 from sweeper.hand_over import hand_over
 from sweeper.interrupt import STOPPED, stop_as_interrupt
@@ -37,6 +37,8 @@ RETRY_SECONDS = 2.0
 """How often a database that is away is tried again."""
 PATIENCE_SECONDS = 3600.0
 """How long a database may be away before the study gives up; it can be started again at any time."""
+TRACKER_PATIENCE_SECONDS = 5.0
+"""How long a study that stops waits for an MLflow that does not answer; what it is owed is delivered later."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,7 @@ def _leave(call: Call, state: StudyState) -> None:
     with suppress(StoreError, StudyHeld):
         _let_wait(call)
         call.catalog.set_study(call.row.id, state=state, request=None)
-        if call.tracker.close():
+        if call.tracker.close(patience_seconds=TRACKER_PATIENCE_SECONDS):
             with suppress(TrackingError):
                 call.tracker.end("FAILED" if state == "failed" else "KILLED")
 
