@@ -1,6 +1,7 @@
 # make quickstart   a real sweep on real data, in a few minutes
 # make test         the whole test suite
 # make check        format, lint, types, import rules, tests: what CI runs
+# make faults      N faults, each at a random moment, into small studies; a table of what came of them (N=200)
 # make docs         bring docs/recipe.md up to date with the code
 # make lock         bring requirements.lock up to date with pyproject.toml
 # make clean        remove the environment and what the tools left behind
@@ -16,7 +17,10 @@ USABLE := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 	$$python -c '$(USABLE)' >/dev/null 2>&1 && echo $$python && break; done)
 
-.PHONY: quickstart test check docs lock clean
+N ?= 200
+JOBS ?= 1
+
+.PHONY: quickstart test check faults docs lock clean
 
 quickstart: $(READY)
 	$(BIN)/sweeper start studies/digits.yaml
@@ -30,6 +34,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+faults: $(READY)
+	$(BIN)/python -m tests.faults --n $(N) --jobs $(JOBS)
 
 docs: $(READY)
 	$(BIN)/python -m sweeper.reference >docs/recipe.md

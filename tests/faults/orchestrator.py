@@ -1,0 +1,104 @@
+"""One `sweeper start` in a process of its own, and the processes below it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+COMMAND = Path(sys.executable).with_name("sweeper")
+HANG_SECONDS = 120.0
+"""How long a start may go on without training or ending before it counts as hung."""
+
+
+@dataclass(frozen=True)
+class Orchestrator:
+    """A start of the installed command, leader of a process group of its own."""
+
+    process: subprocess.Popen[bytes]
+    out: Path
+    err: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process alone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def press_ctrl_c(self) -> None:
+        """What a terminal does: SIGINT to the whole group."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGINT)
+
+    def end_group(self) -> None:
+        """Leave nothing of it: helpers of Ray linger in the group for a minute."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes in which trials run, by pid."""
+        return self._below(lambda process: process.cmdline()[0].startswith("ray::Runner"))
+
+    def raylets(self) -> list[psutil.Process]:
+        """The process that keeps Ray's workers."""
+        return self._below(lambda process: process.name() == "raylet")
+
+    def _below(self, is_wanted: Callable[[psutil.Process], bool]) -> list[psutil.Process]:
+        found = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error, IndexError):
+                    if is_wanted(process):
+                        found.append(process)
+        return sorted(found, key=lambda process: process.pid)
+
+
+def launch(file: Path, logs: Path, env: Mapping[str, str], options: Sequence[str], core: int) -> Orchestrator:
+    """Begin `sweeper start` on that file.
+
+    Args:
+        file: study.yaml.
+        logs: folder for what it says.
+        env: its environment.
+        options: more words of its command line.
+        core: where a start in one process is pinned: it then trains with one thread, as a worker of Ray does, and
+            comes to the same numbers.
+    """
+    number = len(list(logs.glob("*.out")))
+    out, err = logs / f"{number:02d}.out", logs / f"{number:02d}.err"
+    pinned = [str(shutil.which("taskset")), "-c", str(core)] if "--in-process" in options else []
+    with out.open("wb") as said, err.open("wb") as cried:
+        process = subprocess.Popen(
+            [*pinned, str(COMMAND), "start", str(file), *options],
+            stdout=said,
+            stderr=cried,
+            env=dict(env),
+            cwd=file.parent,
+            start_new_session=True,
+        )
+    return Orchestrator(process, out, err)
+
+
+def wait_for(process: Orchestrator, seconds: float) -> int | None:
+    """The exit code; ``None`` if it still runs after that time."""
+    deadline = time.monotonic() + seconds
+    while process.runs and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process.process.returncode
