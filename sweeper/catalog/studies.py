@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -105,13 +105,31 @@ class Studies(Database):
             )
             return done.rowcount == 1
 
-    def swap_owner(self, study_id: int, *, expected: str | None, **columns: Any) -> bool:
-        """Write the owner's columns if the owner still is ``expected``; say whether it was."""
+    def swap_owner(self, study_id: int, *, expected: str | None, beats: int | None = None, **columns: Any) -> bool:
+        """Write the owner's columns if the owner still is ``expected``; say whether it was.
+
+        Args:
+            study_id: of the study.
+            expected: whom the caller took for the owner.
+            beats: how often the caller knows the owner's heart to have beaten; once more, and nothing is written.
+        """
+        unchanged = [tables.studies.c.owner.is_not_distinct_from(expected)]
+        if beats is not None:
+            unchanged.append(tables.studies.c.beats == beats)
+        return self._set_owner(study_id, unchanged, columns)
+
+    def beat(self, study_id: int, owner: str, *, at: float) -> bool:
+        """A sign of life of ``owner`` at that time (seconds since 1970); ``False`` if it is not the owner any more."""
+        beat = {"heartbeat_at": at, "beats": tables.studies.c.beats + 1}
+        return self._set_owner(study_id, [tables.studies.c.owner == owner], beat)
+
+    def _set_owner(
+        self, study_id: int, unchanged: Sequence[sa.ColumnElement[bool]], columns: Mapping[str, Any]
+    ) -> bool:
+        # Each is its own fence: what it asks of the owner it asks in the same statement.
         with self.write(fenced=False) as connection:
             done = connection.execute(
-                tables.studies.update()
-                .where(tables.studies.c.id == study_id, tables.studies.c.owner.is_not_distinct_from(expected))
-                .values(**columns)
+                tables.studies.update().where(tables.studies.c.id == study_id, *unchanged).values(**columns)
             )
             return done.rowcount == 1
 
