@@ -156,7 +156,7 @@ class TrialFolder:
         if not self.result.exists():
             return None
         try:
-            result = read_sealed(self.result)
+            result = TrialResult.model_validate(read_sealed(self.result))
             for kept in result.weights:
                 verify(self.root / kept.path, kept.sha256)
         except Damaged as damage:
@@ -232,7 +232,7 @@ class TrialFolder:
             for name, content in _contents(checkpoint):
                 write(temporary / name, content)
                 files[name] = digest(content)
-            write(temporary / MANIFEST, Manifest(files=files, best=best).model_dump_json(indent=2).encode())
+            write(temporary / MANIFEST, sealed(Manifest(files=files, best=best).model_dump()))
             sync(temporary)
             temporary.rename(target)
             sync(self.checkpoints)
@@ -259,7 +259,7 @@ class TrialFolder:
     def finish(self, result: TrialResult) -> None:
         """Write the result. The newest checkpoint and the weights of the best epochs stay: a trial may be extended."""
         self._remove_superseded(keep=1)
-        write_whole(self.result, sealed(result))
+        write_whole(self.result, sealed(result.model_dump(mode="json")))
 
     def remove_resume_point(self) -> None:
         """Remove what only a trial that goes on would need: the checkpoint and the weights of best epochs."""

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from trials.errors import TrialError
-from trials.result import Record, TrialResult
+from trials.result import Record
 
 MANIFEST = "manifest.json"
 
@@ -43,7 +43,7 @@ class Manifest(Record):
         """The manifest of the checkpoint in a folder. Raises :class:`Damaged`."""
         path = checkpoint / MANIFEST
         try:
-            return cls.model_validate_json(_content(path))
+            return cls.model_validate(read_sealed(path))
         except ValidationError as error:
             raise Damaged(path, "not a manifest") from error
 
@@ -70,23 +70,22 @@ def verify(path: Path, expected: str) -> None:
             raise Damaged(path, "its digest is not that of what was written")
 
 
-def sealed(result: TrialResult) -> bytes:
-    """A result together with its own digest, as JSON."""
-    content = result.model_dump(mode="json")
-    return json.dumps({"result": content, "sha256": _digest_of_json(content)}, indent=2).encode()
+def sealed(content: dict[str, Any]) -> bytes:
+    """JSON together with its own digest."""
+    return json.dumps({"content": content, "sha256": _digest_of_json(content)}, indent=2).encode()
 
 
-def read_sealed(path: Path) -> TrialResult:
+def read_sealed(path: Path) -> dict[str, Any]:
     """The inverse of :func:`sealed`. Raises :class:`Damaged`."""
     try:
         found = json.loads(_content(path))
-        intact = found["sha256"] == _digest_of_json(found["result"])
-        result = TrialResult.model_validate(found["result"], strict=False)
+        content: dict[str, Any] = found["content"]
+        intact = found["sha256"] == _digest_of_json(content)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(path, "not a result") from error
+        raise Damaged(path, "not what a trial writes") from error
     if not intact:
         raise Damaged(path, "its digest is not that of what was written")
-    return result
+    return content
 
 
 def _digest_of_json(content: Any) -> str:
