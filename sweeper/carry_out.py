@@ -16,6 +16,7 @@ from sweeper.catalog import ENDED, Catalog, Request, StudyRow, StudyState
 from sweeper.dispatch import RayWorkers
 from sweeper.errors import NoRoom, StoreError, StudyFailed, StudyHeld, TrackingError, WorkersError
 from sweeper.hand_over import hand_over
+from sweeper.in_process import InProcessWorkers
 from sweeper.interrupt import STOPPED, stop_as_interrupt
 from sweeper.lease import Lease
 from sweeper.publish import publish_winner

@@ -1,4 +1,4 @@
-"""Where trials run: persistent Ray actors, one per slot, and an in-process twin. The only module that knows Ray.
+"""Where trials run: persistent Ray actors, one per slot. The only module that knows Ray.
 
 Each actor keeps its process, its imports and its data set warm from trial to trial. A call to an actor runs until the
 trial's next report, so the orchestrator only ever waits for whichever actor speaks next.
@@ -10,19 +10,22 @@ import logging
 import math
 import os
 import signal
-import socket
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
 from sweeper.errors import WorkersError
-from sweeper.runner import TRAIN, Event, Failed, Job, Reported, Runner
+from sweeper.pulse import Pulse, cause_of_death, descendants, end, knock
+from sweeper.runner import TRAIN, Event, Failed, Interrupted, Job, Reported, Runner
+from sweeper.settings import without_password
+from sweeper.slots import cores, slots
 from sweeper.study_file import Workers as WorkersSection
 
 KEPT_LIMIT_BYTES = 1 << 30
 """A worker that holds this much more than after its first trial is replaced."""
-KNOCK_SECONDS = 5.0
 OBJECT_STORE_BYTES = 128 << 20
 """Of a Ray of our own: only recipes and reports travel, and by default Ray takes a third of the memory."""
 
@@ -38,11 +41,18 @@ class Workers(Protocol):
     def threads(self) -> int:
         """Threads a trial may use: its share of the cores, at least one."""
 
+    def unplaced(self, for_seconds: float) -> tuple[int, ...]:
+        """Trials that were submitted that long ago or longer, and have no worker yet: no node has room for one."""
+
     def submit(self, job: Job) -> None:
         """Start a trial on a free slot."""
 
     def wait(self, timeout_seconds: float) -> Event | None:
-        """The next event of any trial, or ``None`` when none came in time."""
+        """The next event of any trial, or ``None`` when none came in time.
+
+        Raises:
+            WorkersError: nothing will ever come any more; these workers can only be closed.
+        """
 
     def answer(self, number: int, keep_going: bool) -> None:
         """Answer the report of a trial, which waits for it."""
@@ -59,59 +69,6 @@ class Workers(Protocol):
 
     def close(self) -> None:
         """Stop what runs; checkpoints stay."""
-
-
-class InProcessWorkers:
-    """The same loop without Ray, one trial at a time, for a debugger.
-
-    Args:
-        train: `module:function` that trains one recipe.
-    """
-
-    def __init__(self, train: str = TRAIN) -> None:
-        self._train = train
-        self._runner = Runner(train)
-        self._number: int | None = None
-        self._unanswered = False
-
-    @property
-    def free(self) -> int:
-        return 1 if self._number is None else 0
-
-    @property
-    def threads(self) -> int:
-        return cores()
-
-    def submit(self, job: Job) -> None:
-        self._number = job.number
-        self._runner.submit(job)
-
-    def wait(self, timeout_seconds: float) -> Event | None:
-        if self._number is None:
-            return None
-        event = self._runner.next_event(timeout_seconds)
-        if isinstance(event, Reported):
-            self._unanswered = True
-        elif event is not None:
-            self._number = None
-        return event
-
-    def answer(self, number: int, keep_going: bool) -> None:  # noqa: ARG002  there is only one trial
-        if self._unanswered:
-            self._unanswered = False
-            self._runner.answer(keep_going)
-
-    def interrupt(self) -> None:
-        if self._number is not None:
-            self._runner.interrupt(self._number)
-            self.answer(self._number, keep_going=True)
-
-    def kill(self, number: int) -> None:  # noqa: ARG002  there is only one trial
-        self._runner.close()
-        self._runner, self._number, self._unanswered = Runner(self._train), None, False
-
-    def close(self) -> None:
-        self._runner.close()
 
 
 class RayWorkers:
@@ -134,54 +91,68 @@ class RayWorkers:
         train: str = TRAIN,
         kept_limit_bytes: int = KEPT_LIMIT_BYTES,
     ) -> None:
-        self._train, self._kept_limit_bytes = train, kept_limit_bytes
+        self._train, self._kept_limit_bytes, self._own = train, kept_limit_bytes, address is None
+        self._others = descendants()
         ray = self._ray = _connect(section, address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         try:
-            self._cpus, self._gpus, self.slots = _slots(
+            self._cpus, self._gpus, self.slots = slots(
                 section, [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
             )
         except WorkersError:
             ray.shutdown()
             raise
-        self._actor_class = ray.remote(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0, max_concurrency=2)(
-            Runner
-        )
-        self._idle: list[Any] = [self._new_actor() for _ in range(self.slots)]
+        # A client of Ray (`ray://`) hears of nothing but the server that it is connected to.
+        heart = address if address and "://" in address else ray.get_runtime_context().gcs_address
+        self._pulse = Pulse(str(heart), own=self._own)
+        # Two calls at a time: one that waits for the trial's next event, and `interrupt`.
+        actor_options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_restarts": 0, "max_concurrency": 2}
+        self._actor_class = ray.remote(**actor_options)(Runner)
+        self._coming: dict[Any, Any] = {}
+        """Actors that are not up yet, by the call that returns when they are."""
+        self._idle: list[Any] = []
+        self._queue: dict[int, tuple[Job, float]] = {}
+        """Submitted trials that no actor has taken yet, with the time."""
         self._busy: dict[int, Any] = {}
         self._pending: dict[Any, int] = {}
         self._unanswered: set[int] = set()
+        self._told: deque[Event] = deque()
+        """Events that no actor has to tell."""
+        for _ in range(self.slots):
+            self._add_actor()
 
     @property
     def free(self) -> int:
-        return len(self._idle)
+        return len(self._idle) + len(self._coming) - len(self._queue)
 
     @property
     def threads(self) -> int:
         return max(1, int(self._cpus))
 
+    def unplaced(self, for_seconds: float) -> tuple[int, ...]:
+        latest = time.monotonic() - for_seconds
+        return tuple(number for number, (_, since) in self._queue.items() if since <= latest)
+
     def submit(self, job: Job) -> None:
-        actor = self._idle.pop(0)
-        self._busy[job.number] = actor
-        self._pending[actor.start.remote(job)] = job.number
+        self._queue[job.number] = (job, time.monotonic())
+        self._hand_out()
 
     def wait(self, timeout_seconds: float) -> Event | None:
-        if not self._pending:
-            return None
-        ready, _ = self._ray.wait(list(self._pending), num_returns=1, timeout=timeout_seconds)
-        if not ready:
-            return None
-        number = self._pending.pop(ready[0])
-        try:
-            event: Event = self._ray.get(ready[0])
-        except self._ray.exceptions.RayError as error:
-            cause = str(error).strip().splitlines()[0]
-            event = Failed(number, f"the worker died: {cause}", kind="lost")
-        if isinstance(event, Reported):
-            self._unanswered.add(number)
-        else:
-            self._release(number, event)
-        return event
+        until = time.monotonic() + timeout_seconds
+        while True:
+            self._pulse.check()
+            if self._told:
+                return self._told.popleft()
+            if not self._pending and not self._queue:
+                return None
+            ready, _ = self._ray.wait(
+                [*self._pending, *self._coming], num_returns=1, timeout=max(0.0, until - time.monotonic())
+            )
+            if not ready:
+                return None
+            if ready[0] in self._pending:
+                return self._hear(ready[0])
+            self._welcome(ready[0])
 
     def answer(self, number: int, keep_going: bool) -> None:
         if number in self._unanswered:
@@ -192,35 +163,85 @@ class RayWorkers:
         for number, actor in self._busy.items():
             actor.interrupt.remote(number)
             self.answer(number, keep_going=True)
+        self._told += [Interrupted(number) for number in self._queue]
+        self._queue.clear()
 
     def kill(self, number: int) -> None:
+        if number in self._queue:
+            del self._queue[number]
+            return
         actor = self._busy.pop(number)
         self._unanswered.discard(number)
         self._pending = {call: other for call, other in self._pending.items() if other != number}
-        self._ray.kill(actor)
-        self._idle.append(self._new_actor())
+        self._replace(actor)
 
     def close(self) -> None:
-        for actor in [*self._busy.values(), *self._idle]:
+        ours = [process for process in descendants() if process not in self._others] if self._own else []
+        for actor in [*self._busy.values(), *self._idle, *self._coming.values()]:
             self._ray.kill(actor)
         self._ray.shutdown()
+        end(ours)
 
-    def _new_actor(self) -> Any:
-        return self._actor_class.remote(self._train, hide_gpus=self._gpus == 0)
+    def _add_actor(self) -> None:
+        actor = self._actor_class.remote(self._train, hide_gpus=self._gpus == 0)
+        self._coming[actor.__ray_ready__.remote()] = actor
 
-    def _release(self, number: int, event: Event) -> None:
+    def _replace(self, actor: Any) -> None:
+        self._ray.kill(actor)
+        self._add_actor()
+
+    def _hand_out(self) -> None:
+        """Give what is queued to actors that are up."""
+        while self._idle and self._queue:
+            number, (job, _) = next(iter(self._queue.items()))
+            # First in, first out: the load is spread, and each keeps its data warm.
+            actor = self._idle.pop(0)
+            self._busy[number] = actor
+            self._pending[actor.start.remote(job)] = number
+            del self._queue[number]
+
+    def _welcome(self, call: Any) -> None:
+        """An actor is up, or will never be."""
+        actor = self._coming.pop(call)
+        try:
+            self._ray.get(call)
+        except self._ray.exceptions.RayError as error:
+            self._replace(actor)
+            if self._queue:
+                # A trial pays for it, with one of its retries: else a worker that never comes up is tried for ever.
+                number = next(iter(self._queue))
+                del self._queue[number]
+                self._told.append(Failed(number, cause_of_death(str(error)), kind="lost"))
+        else:
+            self._idle.append(actor)
+        self._hand_out()
+
+    def _hear(self, call: Any) -> Event:
+        number = self._pending[call]
+        try:
+            event: Event = self._ray.get(call)
+        except self._ray.exceptions.RayError as error:
+            starved = isinstance(error, self._ray.exceptions.OutOfMemoryError)
+            reason = cause_of_death(str(error))
+            event = Failed(number, reason, kind="out_of_memory" if starved else "lost", spoiled=True)
+        del self._pending[call]
+        if isinstance(event, Reported):
+            self._unanswered.add(number)
+            return event
         actor = self._busy.pop(number)
-        kept = getattr(event, "kept_bytes", 0)
-        if kept > self._kept_limit_bytes or (isinstance(event, Failed) and (event.kind == "lost" or event.spoiled)):
-            self._ray.kill(actor)
-            actor = self._new_actor()
-        # First in, first out: a replaced worker has time to come up while the others work.
-        self._idle.append(actor)
+        if event.kept_bytes > self._kept_limit_bytes or (isinstance(event, Failed) and event.spoiled):
+            self._replace(actor)
+        else:
+            self._idle.append(actor)
+            self._hand_out()
+        return event
 
 
 def _connect(section: WorkersSection, address: str | None) -> Any:
     # Said before the import, which reads them. `Runner` hides the GPUs itself.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # All that matches is left out: a dead worker is told in one line of ours, without Ray's pages about it.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".|^$")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -235,65 +256,29 @@ def _connect(section: WorkersSection, address: str | None) -> Any:
         }
     else:
         place = {"address": address}
-        _knock(address)
+        # Ray itself would try for minutes, and log while it does.
+        refusal = knock(address)
+        if refusal is not None:
+            raise WorkersError(
+                f"RAY_ADDRESS={without_password(address)}: nothing answers there ({refusal}); start that Ray, or unset "
+                "RAY_ADDRESS to use one of our own"
+            )
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        where = "a Ray of our own does not start" if address is None else f"no Ray cluster answers at {address}"
-        raise WorkersError(f"{where}: {cause}") from error
+        where = (
+            "a Ray of our own does not start"
+            if address is None
+            else f"no Ray cluster answers at {without_password(address)}"
+        )
+        raise WorkersError(f"{where}: {without_password(cause)}") from error
     finally:
         # Ray takes SIGTERM for itself, where it would end the study without a word.
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
     return ray
-
-
-def _knock(address: str) -> None:
-    """Make sure that something listens: Ray itself would try for minutes, and log while it does."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return  # `auto`, or a name that only Ray knows
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_SECONDS).close()
-    except OSError as error:
-        raise WorkersError(
-            f"RAY_ADDRESS={address}: nothing answers there ({error.strerror or error}); start that Ray, or unset "
-            "RAY_ADDRESS to use one of our own"
-        ) from error
-
-
-def _slots(section: WorkersSection, nodes: Sequence[tuple[float, float]]) -> tuple[float, float, int]:
-    """CPUs and GPUs of each slot, and how many slots: as asked for, or as many as fit.
-
-    Args:
-        section: `workers` of study.yaml.
-        nodes: CPUs and GPUs of each node. A slot never spans two nodes, nor a share of a GPU two GPUs.
-    """
-    cpus, gpus = (sum(amounts) for amounts in zip(*nodes, strict=True)) if nodes else (0.0, 0.0)
-    gpus_each = section.gpus if section.gpus is not None else (1.0 if gpus >= 1 else 0.0)
-    fitting = sum(_slots_on(*node, section.cpus, gpus_each) for node in nodes)
-    count = section.concurrent if section.concurrent is not None else max(1, fitting)
-    if count > fitting:
-        raise WorkersError(
-            f"workers: {count} concurrent with {section.cpus:g} CPUs and {gpus_each:g} GPUs each do not fit: "
-            f"Ray has {cpus:g} CPUs and {gpus:g} GPUs, enough for {fitting}; lower workers.concurrent, cpus or gpus"
-        )
-    return section.cpus, gpus_each, count
-
-
-def _slots_on(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
-    by_cpus = int(cpus / cpus_each + 1e-9)
-    if gpus_each == 0:
-        return by_cpus
-    by_gpus = int(gpus // gpus_each) if gpus_each >= 1 else int(gpus) * int(1 / gpus_each + 1e-9)
-    return min(by_cpus, by_gpus)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def import_paths(folders: Iterable[Path]) -> tuple[str, ...]:

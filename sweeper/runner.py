@@ -198,6 +198,9 @@ class Runner:
 
     def _run(self, job: Job) -> Event:
         event = self._outcome(job)
+        if isinstance(event, Failed):
+            # Errors and frames refer to each other, and so may keep all that the trial held.
+            release_memory()
         # Measured here, where the trial's frames and all that they held are gone.
         return replace(event, kept_bytes=self._kept_bytes())
 
@@ -222,8 +225,9 @@ class Runner:
         except TrialInterrupted:
             return Interrupted(job.number)
         except TrialError as error:
-            reason = f"{type(error).__name__}: {error}"
-            return Failed(job.number, reason, traceback.format_exc(), kind=KINDS.get(type(error), "raised"))
+            reason, kind = f"{type(error).__name__}: {error}", KINDS.get(type(error), "raised")
+            spoiled = kind == "out_of_memory" and gpu_is_broken()
+            return Failed(job.number, reason, traceback.format_exc(), kind=kind, spoiled=spoiled)
         except BaseException as error:  # noqa: BLE001  the user's own code may raise anything, SystemExit too
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             return Failed(job.number, reason, traceback.format_exc(), spoiled=gpu_is_broken())
@@ -266,6 +270,15 @@ def held_bytes() -> int:
     import psutil
 
     return int(psutil.Process().memory_info().rss)
+
+
+def release_memory() -> None:
+    """Give back what nothing refers to any more, also what torch sets aside of the GPU's memory."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        with contextlib.suppress(RuntimeError):  # of a broken GPU, whose worker is replaced
+            torch.cuda.empty_cache()
 
 
 def gpu_is_broken() -> bool:

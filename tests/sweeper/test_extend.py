@@ -19,13 +19,13 @@ from rich.console import Console
 
 from sweeper.catalog import Catalog, StudyRow, WeightsRow
 from sweeper.cli import main
-from sweeper.dispatch import cores
 from sweeper.errors import StudyError, StudyFailed
 from sweeper.extend import extend
 from sweeper.lease import Lease
 from sweeper.publish import pull
 from sweeper.runner import set_threads
 from sweeper.settings import Settings, load_settings
+from sweeper.slots import cores
 from sweeper.start import start
 from sweeper.study_folder import StudyFolder
 from trials import EpochReport, Recipe, load_model, run_trial
