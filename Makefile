@@ -1,7 +1,7 @@
 # make quickstart   a real sweep on real data, in a few minutes
 # make test         the whole test suite
 # make check        format, lint, types, import rules, tests: what CI runs
-# make faults      N faults, each at a random moment, into small studies; a table of what came of them (N=200)
+# make faults       N faults, each at a random moment, into small studies; a table of what came of them (N=200)
 # make docs         bring docs/recipe.md up to date with the code
 # make lock         bring requirements.lock up to date with pyproject.toml
 # make clean        remove the environment and what the tools left behind

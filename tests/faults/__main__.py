@@ -6,6 +6,7 @@ import argparse
 import os
 import random
 import secrets
+import signal
 import sys
 import tempfile
 import time
@@ -128,6 +129,7 @@ def main() -> int:
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # PostgreSQL runs as a user of its own
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the services that were started end with this process
     print(f"seed {seed}, {arguments.n} faults of {', '.join(kinds)}, in {folder}", flush=True)
     outcomes = run(arguments.n, seed, kinds, arguments.jobs, folder / f"run-{os.getpid()}", arguments.only)
     print(table(outcomes))

@@ -10,6 +10,7 @@ import pickle
 import random
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ class Scene:
     """How many faults are still to come in this study, this one included."""
     snapshots: list[Snapshot] = field(default_factory=list)
     damaged: set[int] = field(default_factory=set)
+    returning: list[threading.Thread] = field(default_factory=list)
+    """Each brings back a service that is away."""
     wrong: list[str] = field(default_factory=list)
     """What went wrong in the process itself: a hang, an exit code, a stack trace."""
 
@@ -183,12 +186,19 @@ def _stop(scene: Scene, what: str, stop: Callable[[], object]) -> bool:
 
 def kill_mlflow(scene: Scene) -> bool:
     """SIGKILL of the MLflow server, which comes back some time later."""
-    if not scene.await_moment():
+    if scene.returning or not scene.await_moment():
         return False
     scene.remember()
     scene.mlflow.kill()
-    scene.pause(scene.rng.uniform(0.0, 12.0))
-    scene.mlflow.start()
+    away_seconds = scene.rng.uniform(0.0, 20.0)
+
+    def come_back() -> None:
+        time.sleep(away_seconds)
+        scene.mlflow.start()
+
+    # Other faults may come while it is away.
+    scene.returning.append(threading.Thread(target=come_back))
+    scene.returning[-1].start()
     return True
 
 

