@@ -1,0 +1,62 @@
+"""The short version of `make faults`: each kind of fault that a continuous integration has time for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.__main__ import plans, table
+from tests.faults.checker import Findings
+from tests.faults.injections import FAULTS, NEEDS_CLOCK, NEEDS_POSTGRES, NEEDS_RAY, NEEDS_SMALL_DISK
+from tests.faults.sweep import Lane, Outcome, Plan, open_lane, sweep
+
+SEED = 4
+
+
+@pytest.fixture(scope="module")
+def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
+    with open_lane(tmp_path_factory.mktemp("faults") / "lane", core=0, with_postgres=True) as opened:
+        yield opened
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        Plan(SEED, 0, "guided", False, False, False, False, ("orchestrator", "bomb", "mlflow", "sigterm")),
+        Plan(SEED, 1, "guided", False, True, False, False, ("postgres", "two-starts", "ctrl-c")),
+        Plan(SEED, 2, "wide", True, False, False, False, ("worker", "orchestrator")),
+    ],
+    ids=["in one process", "PostgreSQL", "Ray"],
+)
+def test_a_study_ends_as_if_nothing_had_happened(lane: Lane, plan: Plan) -> None:
+    outcome = sweep(lane, plan)
+    assert outcome.findings == Findings(), f"kept in {outcome.kept}"
+    assert outcome.injected
+
+
+def test_every_kind_of_fault_is_planned_as_often_as_any_other_and_only_where_it_can_happen() -> None:
+    endless = plans(1, list(FAULTS))
+    some = [next(endless) for _ in range(200)]
+    counts = {kind: sum(plan.kinds.count(kind) for plan in some) for kind in FAULTS}
+    assert max(counts.values()) <= min(counts.values()) * 1.6, counts
+    for plan in some:
+        assert plan.with_ray or not NEEDS_RAY & set(plan.kinds)
+        assert plan.with_postgres or not NEEDS_POSTGRES & set(plan.kinds)
+        assert plan.with_small_disk or not NEEDS_SMALL_DISK & set(plan.kinds)
+        assert plan.with_clock or not NEEDS_CLOCK & set(plan.kinds)
+    assert some == [plan for plan, _ in zip(plans(1, list(FAULTS)), some, strict=False)]
+
+
+def test_the_table_counts_what_was_injected_and_what_came_of_it(tmp_path: Path) -> None:
+    plan = Plan(1, 0, "wide", True, False, False, False, ("worker", "mlflow"))
+    well = Outcome(plan, ["worker", "worker", "mlflow"])
+    ill = Outcome(plan, ["mlflow"], Findings(["trial 1: epoch 2 is missing in MLflow"], lost_epochs=1))
+    assert table([well, ill]).splitlines()[2:] == [
+        "| mlflow | 2 | 1 | 1 | 0 |",
+        "| worker | 2 | 2 | 0 | 0 |",
+        "| all, in 2 studies | 4 | 3 | 1 | 0 |",
+    ]
