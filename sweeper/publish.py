@@ -43,7 +43,7 @@ def publish_winner(
     chosen = {"kind": winner.kind, "trial": winner.trial, "path": winner.path, "sha256": winner.sha256}
     if chosen.items() <= before.items():
         return before
-    weights = folder.root / winner.path
+    weights = folder.file(winner.path)
     check_digest(weights, winner.sha256)
     recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner.trial).recipe))
     if winner.sha256 == before["sha256"]:

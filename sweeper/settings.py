@@ -19,6 +19,22 @@ TRACKING_SERVERS = ("http", "https", "databricks", "uc")
 """What the URI of a tracking server begins with."""
 
 
+_SECRETS = (
+    # Up to the last @ before the path: a password may hold one, though none should.
+    (re.compile(r"(://[^\s:/@]*):[^\s@]*@(?:[^\s/@]*@)*"), r"\1:***@"),
+    (re.compile(r"(https?://)[^\s:/@]+@"), r"\1***@"),
+    (
+        re.compile(
+            r"(\b[\w.-]*(?:password|passwd|token|secret|signature|credential|api_?key)[\w.-]*=|[?&](?:sig|key|pwd)=)"
+            r"[^&\s'\"]+",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+)
+"""Where a URL holds a secret, and what is shown of that place."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """The resolved places of one installation."""
@@ -57,13 +73,17 @@ def load_settings(home: Path | None = None) -> Settings:
     )
 
 
-def without_password(url: str) -> str:
-    """The URL as it may be shown and logged.
+def without_password(text: str) -> str:
+    """A URL, or words that quote some, as it may be shown and logged.
 
     >>> without_password("postgresql://ada:secret@db/sweeper")
     'postgresql://ada:***@db/sweeper'
+    >>> without_password("https://token@host/?api_key=secret")
+    'https://***@host/?api_key=***'
     """
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", url)
+    for pattern, shown in _SECRETS:
+        text = pattern.sub(shown, text)
+    return text
 
 
 def _psycopg(url: str) -> str:

@@ -129,7 +129,7 @@ def _remove(catalog: Catalog, row: StudyRow, folder: StudyFolder, chosen: Iterab
     if weights:
         catalog.forget_weights(row.id, weights)
     for path in weights:
-        (folder.root / path).unlink(missing_ok=True)
+        folder.file(path).unlink(missing_ok=True)
 
 
 def keep_resume_points(weights: Iterable[WeightsRow], metric: str, most: int, folder: StudyFolder) -> list[WeightsRow]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from sweeper.study_folder import NAME
 from trials.recipe import DEFAULT_METRICS, Average, Count, Data, Model, NotNegative, Positive, Section, Train
 from trials.recipe.section import WholeNumber
 from trials.result import Metric
@@ -20,7 +21,7 @@ SECTIONS = ("data", "model", "train", "average")
 Name = Annotated[
     str,
     Field(
-        pattern=r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$",
+        pattern=NAME,
         max_length=64,
         title="at most 64 letters, digits, '.', '_' and '-', beginning with a letter or digit and without '..'",
     ),

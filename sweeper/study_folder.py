@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
 
+from sweeper.errors import StoreError, StudyError
+
+NAME = r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$"
+"""What a study may be called: the name of a folder, wherever it comes from."""
+
 
 class StudyFolder:
-    """The folder of one study below a home: its file, its trials, its winner."""
+    """The folder of one study below a home: its file, its trials, its winner.
+
+    Raises:
+        StudyError: the name is none that a study can have, such as one that leads out of the home.
+    """
 
     def __init__(self, home: Path, name: str) -> None:
+        if not re.fullmatch(NAME, name):
+            raise StudyError(
+                f"found {name!r} as the name of a study, expected letters, digits, '.', '_' and '-', beginning with a "
+                "letter or digit and without '..'; `sweeper show` lists those there are"
+            )
         self.root = home / "studies" / name
         self.study_file = self.root / "study.yaml"
         """The study as it was started; workers look for it to know that they see this folder."""
@@ -39,6 +54,19 @@ class StudyFolder:
         'trials/0007/weights/ema.safetensors'
         """
         return (self.trial(number) / path).relative_to(self.root).as_posix()
+
+    def file(self, path: str) -> Path:
+        """The file that the catalog names so, the inverse of :meth:`named`.
+
+        Raises:
+            StoreError: it would lie outside of the study's folder.
+        """
+        whole = Path(os.path.normpath(self.root / path))
+        if self.root not in whole.parents or "\0" in path:
+            raise StoreError(
+                f"the catalog names the file {path!r}, expected one below {self.root}; it was tampered with"
+            )
+        return whole
 
     def weights(self, number: int) -> list[Path]:
         """The files of weights that a trial has left."""

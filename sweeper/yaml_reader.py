@@ -122,11 +122,14 @@ class _Walk:
         self.values: dict[Path, Position] = {}
         self.faults: list[Fault] = []
         self._around: list[yaml.Node] = []
+        self._met = 0
 
     def value(self, node: yaml.Node, path: Path) -> Any:
         position = _position(node.start_mark)
         self.values[path] = position
-        if len(self.values) > MOST_VALUES:
+        # Not how many values there are: sections that are merged again and again stand in each other's place.
+        self._met += 1
+        if self._met > MOST_VALUES:
             raise YamlFault(Fault(position, dotted(path), f"found more than {MOST_VALUES} values, expected a study"))
         if len(path) > DEEPEST:
             raise YamlFault(Fault(position, "", TOO_DEEP))

@@ -9,21 +9,25 @@ MLflow serves the same folder: this module is its ``loader_module``.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trials.data import InputSpec, Preprocess, Splits, Target
 from trials.disk import write_whole
 from trials.errors import TrialError
 from trials.fit.loss import class_scores
+from trials.locate import one_line
 from trials.model.build import build_model
 from trials.recipe import Loss, Recipe
 from trials.seed import kept_random_state
@@ -63,14 +67,29 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
     for name in (WEIGHTS, RECIPE, PACKAGE):
         if not (source / name).is_file():
             raise TrialError(f"{source}: no {name} found, expected a folder written by `sweeper pull`")
-    recipe = Recipe.model_validate_json((source / RECIPE).read_bytes())
-    description = json.loads((source / PACKAGE).read_bytes())
     weights = (source / WEIGHTS).read_bytes()
-    if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
-        raise TrialError(f"{source / WEIGHTS}: not the file that {PACKAGE} describes (SHA-256 differs); pull it again")
-    preprocess, target = Preprocess.from_dict(description["preprocess"]), Target.from_dict(description["target"])
-    model = model_with_weights(recipe, preprocess.spec, target.outputs, safetensors.torch.load(weights))
+    with _named_garbled(source):
+        recipe = Recipe.model_validate_json((source / RECIPE).read_bytes())
+        description = json.loads((source / PACKAGE).read_bytes())
+        if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
+            raise TrialError(
+                f"{source / WEIGHTS}: not the file that {PACKAGE} describes (SHA-256 differs); pull it again"
+            )
+        preprocess, target = Preprocess.from_dict(description["preprocess"]), Target.from_dict(description["target"])
+        spec, outputs, tensors = preprocess.spec, target.outputs, safetensors.torch.load(weights)
+    model = model_with_weights(recipe, spec, outputs, tensors)
     return Answering(model, target, recipe.train.loss).eval().to(device), preprocess
+
+
+@contextlib.contextmanager
+def _named_garbled(folder: Path) -> Iterator[None]:
+    """Say in one line that the files of a package hold something else than `sweeper pull` writes."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise TrialError(
+            f"{folder}: cannot be read as a package ({type(error).__name__}: {one_line(error)}); pull it again"
+        ) from error
 
 
 class Answering(nn.Module):
@@ -113,9 +132,10 @@ def describe_arrays(
 
     Sides that may differ from picture to picture are -1.
     """
-    description = json.loads((Path(folder) / PACKAGE).read_bytes())
-    given = Preprocess.from_dict(description["preprocess"]).describe_raw()
-    return given, (np.dtype(np.float32), (Target.from_dict(description["target"]).outputs,))
+    with _named_garbled(Path(folder)):
+        description = json.loads((Path(folder) / PACKAGE).read_bytes())
+        given = Preprocess.from_dict(description["preprocess"]).describe_raw()
+        return given, (np.dtype(np.float32), (Target.from_dict(description["target"]).outputs,))
 
 
 class Predictor:

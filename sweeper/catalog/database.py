@@ -66,7 +66,9 @@ class Database:
                 # An idle connection may be cut off by whatever lies between; asked first, it is made anew.
                 self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_connect_args(url))
             except (ImportError, ValueError, sa.exc.ArgumentError) as error:
-                raise StoreError(f"database {without_password(url)}: {error}; {KNOWN_URLS}") from error
+                raise StoreError(
+                    f"database {without_password(url)}: {without_password(str(error))}; {KNOWN_URLS}"
+                ) from error
             if url.startswith("sqlite"):
                 event.listen(self._engine, "connect", use_wal)
             else:
@@ -149,7 +151,7 @@ def store_error(url: str, error: Exception) -> StoreError:
     """What went wrong with the database, in one line and without its password."""
     cause = (str(getattr(error, "orig", None) or error).strip() or type(error).__name__).splitlines()[0]
     return StoreError(
-        f"database {without_password(url)}: {cause}{_remedy(cause)}",
+        f"database {without_password(url)}: {without_password(cause)}{_remedy(cause)}",
         transient=is_transient(error),
         no_space=is_no_space(error),
     )
