@@ -1,0 +1,123 @@
+"""A study that is killed before any of its writes, whichever, ends as if it had not been."""
+
+from __future__ import annotations
+
+import gc
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Bench
+from camera import watched
+
+from sweeper.storage import remove_leftovers
+from sweeper.study_folder import StudyFolder
+
+WriteStudy = Callable[..., Path]
+TRIALS = 6
+# Of the learning rates the fakes make four good trials, and one that is pruned; the last trial's is drawn, as is all else.
+START_WITH = "".join(f"\n    - {{train.optimizer.lr: {lr}}}" for lr in (0.002, 0.01, 0.05, 0.1, 0.001))
+
+
+@pytest.fixture(autouse=True)
+def little_to_collect() -> Iterator[None]:
+    """After a trial that ran out of memory all garbage is collected: a second each time among all that is imported."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture
+def study_file(write_study: WriteStudy) -> Path:
+    pruner = "{name: median, startup_trials: 1, warmup_epochs: 0}"
+    path = write_study(trials=TRIALS, epochs=2, sampler="tpe", pruner=pruner)
+    said = path.read_text().replace("workers: {concurrent: 1}", "workers: {concurrent: 1, retries: 1}")
+    path.write_text(said.replace("\nworkers:", f"\n  start_with:{START_WITH}\nworkers:"))
+    return path
+
+
+def test_a_study_killed_before_any_write_ends_as_if_it_had_not_been(
+    tmp_path: Path, fakes: Path, study_file: Path
+) -> None:
+    whole = Bench(tmp_path / "whole", fakes)
+    whole.folder.mkdir()
+    with watched(whole.folder, tmp_path / "killed") as camera:
+        whole.run(study_file, "eventful_training:eventful")
+    expected = _story(whole)
+    ends = Counter((trial["state"], trial["failure"]) for trial in expected["trials"])
+    assert ends == {
+        ("complete", None): 3,
+        ("pruned", None): 1,
+        ("failed", "lost"): 1,
+        ("failed", "diverged"): 1,
+    }
+    assert [[attempt["kind"] for attempt in trial["attempts"]] for trial in expected["trials"]][:4] == [
+        [],
+        ["lost"],
+        ["out_of_memory"] * (2 if expected["trials"][2]["recipe"]["train"]["batch_size"] == 128 else 1),
+        [],
+    ]
+    assert len(camera.copies) > 100
+    for copy in camera.copies:
+        assert _continued(Bench(copy, fakes), study_file) == expected, copy.name
+
+
+def test_an_extension_killed_before_any_write_ends_as_if_it_had_not_been(
+    tmp_path: Path, fakes: Path, study_file: Path
+) -> None:
+    whole = Bench(tmp_path / "whole", fakes)
+    whole.folder.mkdir()
+    whole.run(study_file, "eventful_training:eventful")
+    whole.extend(0, 2, epochs=2)
+    with watched(whole.folder, tmp_path / "killed") as camera:
+        whole.run(study_file, "eventful_training:eventful")
+    expected = _story(whole)
+    assert [len(expected["trials"][number]["epochs"]) for number in (0, 2)] == [4, 4]
+    assert len(camera.copies) > 20
+    for copy in camera.copies:
+        assert _continued(Bench(copy, fakes), study_file) == expected, copy.name
+
+
+def _continued(bench: Bench, study_file: Path) -> dict[str, Any]:
+    bench.run(study_file, "eventful_training:eventful")
+    story = _story(bench)
+    shutil.rmtree(bench.folder)
+    return story
+
+
+def _story(bench: Bench) -> dict[str, Any]:
+    """All that the catalog, Optuna and the files say, but for times and traces."""
+    folder = StudyFolder(bench.folder, "small")
+    with closing(bench.catalog()) as catalog:
+        study = catalog.study("small")
+        remove_leftovers(catalog, study, folder)  # as `sweeper start` does in the end
+        epochs = catalog.epochs(study.id)
+        trials = [
+            {
+                "number": trial.number,
+                "state": trial.state,
+                "value": trial.value,
+                "reason": trial.reason,
+                "failure": trial.failure,
+                "attempts": [{**attempt, "at": None} for attempt in trial.attempts],
+                "params": trial.params,
+                "recipe": trial.recipe,
+                "facts": {name: fact for name, fact in trial.facts.items() if name != "traceback"},
+                "epochs": [(epoch.epoch, epoch.metrics, epoch.seconds) for epoch in epochs.get(trial.id, [])],
+            }
+            for trial in catalog.trials(study.id)
+        ]
+        weights = catalog.weights(study.id)
+    past = [
+        (trial.number, trial.state.name, trial.values, trial.params, trial.intermediate_values, trial.user_attrs)
+        + (trial.constraints,)
+        for trial in bench.history()
+    ]
+    files = sorted(path.relative_to(folder.root).as_posix() for path in folder.root.rglob("*"))
+    assert {row.path for row in weights} <= set(files)
+    return json.loads(json.dumps({"trials": trials, "past": past, "files": files, "weights": [*map(str, weights)]}))
