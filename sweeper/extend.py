@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from functools import partial
 from typing import Literal
 
 from rich.console import Console
 
 from sweeper.carry_out import carry_out
 from sweeper.catalog import Catalog, StudyRow, TrialRow
+from sweeper.control import say
 from sweeper.errors import StudyError, StudyFailed
 from sweeper.lease import Lease
 from sweeper.runner import TRAIN
@@ -61,7 +63,10 @@ def extend(
         WorkersError: Ray does not answer or cannot place the trials.
     """
     _check(epochs, trials, lr)
-    with closing(Catalog(settings.database_url, create=False)) as catalog, Lease(catalog, name) as lease:
+    with (
+        closing(Catalog(settings.database_url, create=False)) as catalog,
+        Lease(catalog, name, partial(say, console)) as lease,
+    ):
         row = catalog.study(name)
         if row.state != "finished":
             raise StudyError(

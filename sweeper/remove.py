@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 from rich.console import Console
 
@@ -50,7 +51,7 @@ def remove(
         if not confirm(f"remove {_what_goes(catalog, study, folder, settings, in_mlflow)}?"):
             say(console, "nothing removed")
             return 1
-        with Lease(catalog, name):
+        with Lease(catalog, name, partial(say, console)):
             if in_mlflow:
                 _delete_runs(settings, catalog.study(name))
             _remove_what_it_came_to(catalog, study, folder, settings)

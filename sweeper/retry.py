@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 from rich.console import Console
 
 from sweeper.carry_out import carry_out
 from sweeper.catalog import Catalog, StudyRow, TrialRow
+from sweeper.control import say
 from sweeper.errors import StudyError
 from sweeper.history import write_anew
 from sweeper.lease import Lease
@@ -49,7 +51,10 @@ def retry(
         NoRoom: the disk is full; the study is paused.
         WorkersError: Ray does not answer or cannot place the trials.
     """
-    with closing(Catalog(settings.database_url, create=False)) as catalog, Lease(catalog, name) as lease:
+    with (
+        closing(Catalog(settings.database_url, create=False)) as catalog,
+        Lease(catalog, name, partial(say, console)) as lease,
+    ):
         row = catalog.study(name)
         trials = catalog.trials(row.id)
         chosen = _chosen(row, trials, numbers)

@@ -6,6 +6,7 @@ import difflib
 import sys
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from sweeper.carry_out import Call, carry_out, deliver, remove_what_is_not_needed
 from sweeper.catalog import Catalog, StudyRow
+from sweeper.control import say
 from sweeper.dispatch import import_paths
 from sweeper.errors import StudyError
 from sweeper.lease import Lease
@@ -47,7 +49,7 @@ def start(path: Path, settings: Settings, console: Console, *, in_process: bool 
     study = load_study(path)
     with closing(Catalog(settings.database_url)) as catalog:
         catalog.add_study(study.name, **said(study))
-        with Lease(catalog, study.name) as lease:
+        with Lease(catalog, study.name, partial(say, console)) as lease:
             row = _same_study(catalog, study, settings)
             if row.state != "finished":
                 study = with_models(study, settings)

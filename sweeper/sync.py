@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from sweeper.catalog import Catalog
+from sweeper.control import say
 from sweeper.errors import StudyHeld, TrackingError
 from sweeper.hand_over import deliver_results, draw_curve
 from sweeper.lease import Lease, is_held
@@ -42,7 +44,7 @@ def sync(name: str, settings: Settings, console: Console) -> int:
                 f"study {name!r} is run by process {study.owner_pid} on {study.owner_host}, which delivers by itself; "
                 f"watch it with: {command(settings, 'show', name)}"
             )
-        with Lease(catalog, name):
+        with Lease(catalog, name, partial(say, console)):
             row = catalog.study(name)
             described = load_study(row.file, row.text)
             call = open_call(described, row, settings, catalog, console, in_process=True, train=TRAIN)

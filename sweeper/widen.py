@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from sweeper.carry_out import carry_out
 from sweeper.catalog import Catalog, StudyRow
+from sweeper.control import say
 from sweeper.errors import StudyError
 from sweeper.history import write_anew
 from sweeper.lease import Lease
@@ -50,7 +52,10 @@ def add_trials(
     """
     if trials < 1:
         raise StudyError(f"--trials: found {trials}, expected at least 1")
-    with closing(Catalog(settings.database_url, create=False)) as catalog, Lease(catalog, name) as lease:
+    with (
+        closing(Catalog(settings.database_url, create=False)) as catalog,
+        Lease(catalog, name, partial(say, console)) as lease,
+    ):
         row = _alive(catalog.study(name), settings)
         study = load_started(row, settings)
         catalog.go_on(row.id, trials_asked=row.trials_asked + trials)
@@ -88,7 +93,10 @@ def widen(
         WorkersError: Ray does not answer or cannot place the trials.
     """
     new = load_study(file)
-    with closing(Catalog(settings.database_url, create=False)) as catalog, Lease(catalog, name) as lease:
+    with (
+        closing(Catalog(settings.database_url, create=False)) as catalog,
+        Lease(catalog, name, partial(say, console)) as lease,
+    ):
         row = _alive(catalog.study(name), settings)
         check_wider(load_study(row.file, row.text), new, row)
         new = with_models(new, settings)
