@@ -17,6 +17,7 @@ from sweeper.errors import StoreError
 from sweeper.search.distributions import suggest
 from sweeper.search.histories import close_storage, open_history, open_storage, reaching
 from sweeper.search.methods import SAMPLERS
+from sweeper.settings import without_password
 from sweeper.study import Study
 from trials.recipe import Recipe
 from trials.seed import derive_seed
@@ -68,6 +69,12 @@ class Search:
         with reaching(self._url):
             self._history.sampler = self._sampler(self.asked)
             trial = self._history.ask()
+            if trial.number != self.asked:
+                # Optuna itself tries again where an answer was lost, and may leave a trial of which it says nothing.
+                raise StoreError(
+                    f"database {without_password(self._url)}: trial {self.asked:04d} was made, but not answered",
+                    transient=True,
+                )
             self.asked += 1
             self._known_epochs[trial.number] = set()
             return self._decide(trial)
