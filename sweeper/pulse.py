@@ -40,7 +40,8 @@ class Pulse:
     def __init__(self, address: str, *, own: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._address, self._clock = address, clock
         self._services = [child for child in psutil.Process().children() if _is_service(child)] if own else []
-        self._knocked_at = self._answered_at = clock()
+        self._knocked_at = clock()
+        self._silent_since: float | None = None
 
     def check(self) -> None:
         """Raise :class:`WorkersError` if Ray is gone."""
@@ -50,13 +51,16 @@ class Pulse:
         if self._services or self._clock() - self._knocked_at < KNOCK_SECONDS:
             return
         refusal = knock(self._address)
-        self._knocked_at = self._clock()
+        self._knocked_at = now = self._clock()
         if refusal is None:
-            self._answered_at = self._knocked_at
-        elif self._knocked_at - self._answered_at >= SILENCE_SECONDS:
+            self._silent_since = None
+            return
+        if self._silent_since is None:
+            self._silent_since = now
+        silent_seconds = now - self._silent_since
+        if silent_seconds >= SILENCE_SECONDS:
             raise WorkersError(
-                f"the Ray cluster at {self._address} has not answered for "
-                f"{self._knocked_at - self._answered_at:.0f} s ({refusal})"
+                f"the Ray cluster at {self._address} has not answered for {silent_seconds:.0f} s ({refusal})"
             )
 
 

@@ -6,10 +6,12 @@ import threading
 import time
 from pathlib import Path
 
+import endless_training
+import pytest
 import torch
 from fake_training import score
 
-from sweeper.runner import Completed, Failed, Job, Reported, Runner, Stopped, set_threads
+from sweeper.runner import Completed, Failed, Interrupted, Job, Reported, Runner, Stopped, set_threads
 from trials.recipe import Recipe
 
 
@@ -123,4 +125,53 @@ def test_what_a_stopped_trial_held_does_not_count_as_kept(tmp_path: Path, fakes:
         event = runner.advance(False)
         assert isinstance(event, Stopped)
         assert event.kept_bytes < 100 << 20
+    runner.close()
+
+
+def test_a_trial_that_is_asked_saves_and_is_interrupted(tmp_path: Path, fakes: Path) -> None:
+    runner = Runner("fake_training:instant")
+    runner.start(_job(tmp_path, fakes))
+    runner.interrupt(0)
+    assert isinstance(runner.advance(True), Interrupted)
+    assert (tmp_path / "epochs").read_text() == "1"
+    again = runner.start(_job(tmp_path, fakes))
+    assert isinstance(again, Reported)
+    assert again.report.epoch == 1, "it goes on, and tells its newest epoch again"
+    assert isinstance(runner.advance(True), Reported), "what was asked of it holds no longer"
+    runner.close()
+
+
+def test_a_request_may_overtake_the_start_and_concerns_one_trial(tmp_path: Path, fakes: Path) -> None:
+    runner, job = Runner("fake_training:instant"), _job(tmp_path, fakes)
+    runner.interrupt(0)
+    assert isinstance(runner.start(job), Interrupted)
+    runner.interrupt(7)
+    assert isinstance(runner.start(job), Reported)
+    assert isinstance(runner.advance(True), Reported)
+    runner.close()
+
+
+@pytest.mark.parametrize(
+    ("train", "kind", "reason"),
+    [
+        ("diverges", "diverged", "Diverged: loss is nan at epoch 1, step 3"),
+        ("needs_too_much", "out_of_memory", "OutOfMemory: cpu: not enough memory"),
+        ("fills_the_disk", "no_space", "NoSpace: {folder}: No space left on device"),
+        ("does_not_fit_the_data", "raised", "TrialError: model.build: linear takes no images"),
+    ],
+)
+def test_failures_have_a_kind(train: str, kind: str, reason: str, tmp_path: Path, fakes: Path) -> None:
+    runner = Runner(f"endless_training:{train}")
+    event = runner.start(_job(tmp_path, fakes))
+    assert isinstance(event, Failed)
+    assert (event.kind, event.reason) == (kind, reason.format(folder=tmp_path))
+    assert f"in {train}" in event.traceback
+    assert not event.spoiled
+    runner.close()
+
+
+def test_what_a_failed_trial_held_is_free_when_it_is_told(tmp_path: Path, fakes: Path) -> None:
+    runner = Runner("endless_training:needs_too_much")
+    runner.start(_job(tmp_path, fakes))
+    assert endless_training.LAST[0]() is None
     runner.close()

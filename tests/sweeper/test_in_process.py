@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from sweeper.in_process import InProcessWorkers
+from sweeper.runner import Interrupted, Job, Reported
+from trials.checkpoint import TrialFolder
+from trials.recipe import Recipe
+
+PATIENCE_SECONDS = 60.0
+
+
+def _job(folder: Path, fakes: Path) -> Job:
+    recipe = Recipe.model_validate({"data": {"source": "digits"}, "model": {"build": "linear"}})
+    return Job(3, recipe.model_dump_json(), str(folder), (str(fakes),))
+
+
+def test_ctrl_c_while_a_trial_is_waited_for_lets_it_save(tmp_path: Path, fakes: Path) -> None:
+    workers = InProcessWorkers("endless_training:until_asked")
+    workers.submit(_job(tmp_path, fakes))
+    assert isinstance(workers.wait(PATIENCE_SECONDS), Reported)
+    workers.answer(3, keep_going=True)
+
+    def press_ctrl_c() -> None:
+        while not (tmp_path / "in-epoch-2").exists():
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press_ctrl_c, daemon=True).start()
+    with pytest.raises(KeyboardInterrupt):
+        workers.wait(PATIENCE_SECONDS)
+    assert workers.free == 0
+    workers.interrupt()
+    assert workers.wait(PATIENCE_SECONDS) == Interrupted(3)
+    assert workers.free == 1
+    workers.close()
+
+
+def test_a_report_that_nobody_answered_does_not_keep_a_trial_from_saving(tmp_path: Path, fakes: Path) -> None:
+    workers = InProcessWorkers("endless_training:until_asked")
+    workers.submit(_job(tmp_path, fakes))
+    assert isinstance(workers.wait(PATIENCE_SECONDS), Reported)
+    workers.interrupt()
+    workers.answer(3, keep_going=False)  # too late
+    assert workers.wait(PATIENCE_SECONDS) == Interrupted(3)
+    workers.close()
+
+
+def test_a_killed_trial_leaves_its_slot_and_its_folder(tmp_path: Path, fakes: Path) -> None:
+    workers = InProcessWorkers("endless_training:hangs")
+    workers.submit(_job(tmp_path, fakes))
+    assert isinstance(workers.wait(PATIENCE_SECONDS), Reported)
+    workers.answer(3, keep_going=True)
+    assert workers.wait(0.01) is None
+    workers.kill(3)
+    assert workers.free == 1
+    assert workers.wait(0.01) is None, "nothing more is heard of it"
+    with TrialFolder(tmp_path).owned(patience_seconds=0):
+        pass
+    workers.close()
