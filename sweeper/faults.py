@@ -8,7 +8,6 @@ are faults of the recipe, of which the search is told, and all others.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +16,7 @@ from sweeper.errors import NoRoom, StudyFailed
 from sweeper.runner import Failed
 from sweeper.storage import collect
 from sweeper.sweep import Running, Sweep
+from sweeper.view import attempt_line
 from trials.fit.micro_batch import smaller_micro_batch
 from trials.recipe import Recipe
 
@@ -79,17 +79,6 @@ def lose_all(sweep: Sweep, reason: str) -> None:
     sweep.stopping = True
     for trial in list(sweep.running.values()):
         _lose(sweep, trial, reason)
-
-
-def attempt_line(attempt: Mapping[str, Any]) -> str:
-    """What a person is told of one of the `attempts` of a trial.
-
-    >>> attempt_line({"kind": "lost", "reason": "the worker died (SIGKILL)"})
-    'continued after: the worker died (SIGKILL)'
-    >>> attempt_line({"kind": "out_of_memory", "reason": "micro_batch 32 after out of memory"})
-    'micro_batch 32 after out of memory'
-    """
-    return attempt["reason"] if attempt["kind"] == "out_of_memory" else f"continued after: {attempt['reason']}"
 
 
 def _lose(sweep: Sweep, trial: Running, reason: str) -> None:

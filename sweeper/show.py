@@ -16,7 +16,7 @@ from sweeper.rank.leaderboard import Gain, figure, gain_of_averaging, rank
 from sweeper.report.learning_curve import FRACTION, Point, learning_curve, rows
 from sweeper.settings import Settings, without_password
 from sweeper.study_folder import StudyFolder
-from sweeper.view import STYLES, describe
+from sweeper.view import STYLES, attempt_line, describe
 from trials.result import METRICS
 
 LEADERBOARD_ROWS = 10
@@ -36,7 +36,7 @@ def list_studies(catalog: Catalog) -> list[dict[str, Any]]:
             {
                 "study": study.name,
                 "state": state_of(study),
-                "created": datetime.fromtimestamp(study.created_at).astimezone().isoformat(timespec="seconds"),
+                "created": _time(study.created_at),
                 "trials_asked": study.trials_asked,
                 "trials": dict(catalog.count_trials(study.id)),
                 "metric": study.metric,
@@ -69,6 +69,8 @@ def describe_study(catalog: Catalog, name: str, settings: Settings) -> dict[str,
                 "value": trial.value,
                 "params": trial.params,
                 "reason": trial.reason,
+                "failure": trial.failure,
+                "attempts": [{**attempt, "at": _time(attempt["at"])} for attempt in trial.attempts],
                 "extensions": trial.recipe.get("extensions", []),
                 "epochs": [{"epoch": e.epoch, "metrics": e.metrics} for e in epochs.get(trial.id, [])],
             }
@@ -111,7 +113,11 @@ def print_studies(catalog: Catalog, console: Console) -> None:
 def print_study(catalog: Catalog, name: str, settings: Settings, console: Console) -> None:
     """One study: its trials, and when it is finished its results."""
     study = describe_study(catalog, name, settings)
-    continued = {"stopped": "; `sweeper start` with its file continues it", "failed": "; `sweeper start` tries again"}
+    continued = {
+        "stopped": "; `sweeper start` with its file continues it",
+        "paused": f"; `{command(settings, 'resume', name)}` continues it",
+        "failed": "; `sweeper start` tries again",
+    }
     head = f"{study['study']}: {study['state']}{continued.get(study['state'], '')}"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, pad_edge=False)
@@ -125,7 +131,7 @@ def print_study(catalog: Catalog, name: str, settings: Settings, console: Consol
             trial["state"],
             _epochs(trial),
             value,
-            trial["reason"] or describe(trial["params"]),
+            "\n".join([trial["reason"] or describe(trial["params"]), *map(attempt_line, trial["attempts"])]),
             style=STYLES.get(trial["state"]) if trial["state"] == "failed" else None,
         )
     console.print(table)
@@ -187,6 +193,10 @@ def _print_learning_curve(points: list[Point], metric: str, console: Console) ->
     for row in rows(points):
         table.add_row(*row)
     console.print(table)
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="seconds")
 
 
 def _epochs(trial: dict[str, Any]) -> str:

@@ -227,6 +227,17 @@ def end_line(number: int, state: str, metric: str, value: float | None, epoch: i
     return line + (f": {reason}" if reason else "")
 
 
+def attempt_line(attempt: Mapping[str, Any]) -> str:
+    """What a person is told of one of the `attempts` of a trial.
+
+    >>> attempt_line({"kind": "lost", "reason": "the worker died (SIGKILL)"})
+    'continued after: the worker died (SIGKILL)'
+    >>> attempt_line({"kind": "out_of_memory", "reason": "micro_batch 32 after out of memory"})
+    'micro_batch 32 after out of memory'
+    """
+    return attempt["reason"] if attempt["kind"] == "out_of_memory" else f"continued after: {attempt['reason']}"
+
+
 def describe(params: Mapping[str, Any]) -> str:
     """Sampled values, short: the last word of each path.
 

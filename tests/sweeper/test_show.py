@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from datetime import datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -96,3 +97,35 @@ def test_lists_of_studies_and_trials_print_the_same_digits(home: Path) -> None:
     lines = [line.split() for line in out.getvalue().splitlines()]
     assert lines[1][:5] == ["houses", "stopped", "1/1", "50123", "validation.rmse"]
     assert lines[4] == ["0000", "complete", "0", "50123", "batch_size=32"]
+
+
+def test_what_a_trial_went_through_has_a_line_each(home: Path) -> None:
+    catalog, out = _catalog(home, {"raw": 50123.4}), io.StringIO()
+    study = catalog.study("houses")
+    attempts = [
+        {"at": 1700000000.0, "kind": "lost", "reason": "the worker died (SIGKILL)"},
+        {"at": 1700000060.0, "kind": "out_of_memory", "reason": "micro_batch 16 after out of memory"},
+    ]
+    catalog.set_trial(catalog.trial(study.id, 0).id, attempts=attempts)
+    catalog.end_trial(
+        catalog.add_trial(study.id, 1, params={}, recipe={"seed": 1}).id,
+        "failed",
+        reason="Diverged: loss is nan",
+        failure="diverged",
+    )
+    catalog.set_study(study.id, state="paused")
+    print_study(catalog, "houses", load_settings(), Console(file=out, width=200))
+    described = describe_study(catalog, "houses", load_settings())
+    catalog.close()
+    lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
+    assert lines[0] == "houses: paused; `sweeper resume houses` continues it"
+    assert lines[2:6] == [
+        "0000 complete 0 50123 batch_size=32",
+        "continued after: the worker died (SIGKILL)",
+        "micro_batch 16 after out of memory",
+        "0001 failed 0 Diverged: loss is nan",
+    ]
+    assert [trial["failure"] for trial in described["trials"]] == [None, "diverged"]
+    first = described["trials"][0]["attempts"][0]
+    assert datetime.fromisoformat(first["at"]).timestamp() == 1700000000.0
+    assert first | {"at": None} == attempts[0] | {"at": None}
