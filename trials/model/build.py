@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from trials.data.preprocess import InputSpec
-from trials.errors import ModelError
+from trials.errors import ModelError, says_out_of_memory
 from trials.locate import locate, one_line
 from trials.model.convnet import ConvNet
 from trials.model.init import initialise
@@ -108,6 +108,8 @@ def _build_imported(model: Imported, _spec: InputSpec, outputs: int) -> nn.Modul
     try:
         module = factory(**_with_num_classes(factory, model.arguments, outputs))
     except Exception as error:
+        if says_out_of_memory(error):
+            raise
         raise ModelError(f"{model.build}: raised {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ModelError(f"{model.build}: returned {type(module).__name__}, expected a torch.nn.Module")
@@ -128,6 +130,8 @@ def _try_forward(module: nn.Module, name: str, spec: InputSpec, outputs: int) ->
         with torch.no_grad():
             output = module(spec.example())
     except Exception as error:
+        if says_out_of_memory(error):
+            raise
         raise ModelError(f"{name}: fails on an input of shape {spec.shape}: {one_line(error)}") from error
     found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if found != (2, outputs):
