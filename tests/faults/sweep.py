@@ -220,10 +220,12 @@ def _finish(scene: Scene) -> bool:
 
 
 def _cries(launched: Sequence[Orchestrator]) -> list[str]:
-    """Stack traces that a user would have seen."""
+    """Stack traces that a user would have seen, and what others print into the lines of `sweeper start`."""
     cries = []
     for process in launched:
         text = process.err.read_text(errors="replace")
+        if process.out.read_text(errors="replace").count("View run"):
+            cries.append(f"MLflow's own lines in {process.out.name}")
         if "Traceback (most recent call last)" in text:
             cries.append(f"a stack trace in {process.err.name}: {text.strip().splitlines()[-1]}")
     return cries
