@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from sweeper.catalog import tables
 from sweeper.catalog.database import Database
-from sweeper.catalog.rows import EpochRow, Failure, TrialRow, TrialState, WeightsRow
+from sweeper.catalog.rows import ENDED, EpochRow, Failure, TrialRow, TrialState, WeightsRow
 from sweeper.catalog.studies import winner_without_model
 from sweeper.errors import StoreError
 from trials.result import EpochReport, WeightsFile
@@ -22,20 +22,26 @@ class Trials(Database):
     def add_trial(
         self, study_id: int, number: int, *, params: Mapping[str, Any], recipe: Mapping[str, Any]
     ) -> TrialRow:
-        """Record that a trial starts."""
+        """Record that a trial starts; one that is known already stays as it is.
+
+        So it can be said again where the answer was lost, as each thing can that is recorded here.
+        """
+        new = {
+            "study_id": study_id,
+            "number": number,
+            "state": "running",
+            "params": dict(params),
+            "recipe": dict(recipe),
+            "attempts": [],
+            "facts": {},
+            "started_at": time.time(),
+        }
         with self.write() as connection:
-            connection.execute(
-                tables.trials.insert().values(
-                    study_id=study_id,
-                    number=number,
-                    state="running",
-                    params=dict(params),
-                    recipe=dict(recipe),
-                    attempts=[],
-                    facts={},
-                    started_at=time.time(),
-                )
+            known = sa.select(tables.trials.c.id).where(
+                tables.trials.c.study_id == study_id, tables.trials.c.number == number
             )
+            if connection.scalar(known) is None:
+                connection.execute(tables.trials.insert().values(new))
         return self.trial(study_id, number)
 
     def set_trial(self, trial_id: int, **columns: Any) -> None:
@@ -54,7 +60,7 @@ class Trials(Database):
         facts: Mapping[str, Any] | None = None,
         weights: Sequence[tuple[WeightsFile, str, float]] = (),
     ) -> None:
-        """Record how a trial ended, and in the same transaction the weights it leaves.
+        """Record how a trial ended, and in the same transaction the weights it leaves; an end that is known stays.
 
         Args:
             value: what the sampler is told: the best value on the metric.
@@ -64,9 +70,9 @@ class Trials(Database):
             weights: file, path relative to the study's folder, value on the metric.
         """
         with self.write() as connection:
-            connection.execute(
+            ended = connection.execute(
                 tables.trials.update()
-                .where(tables.trials.c.id == trial_id)
+                .where(tables.trials.c.id == trial_id, tables.trials.c.state.not_in(ENDED))
                 .values(
                     state=state,
                     value=value,
@@ -77,7 +83,7 @@ class Trials(Database):
                     delivered=False,
                 )
             )
-            if weights:
+            if ended.rowcount and weights:
                 connection.execute(tables.weights.delete().where(tables.weights.c.trial_id == trial_id))
                 connection.execute(
                     tables.weights.insert(),

@@ -91,6 +91,24 @@ def _complete(catalog: Catalog, study: StudyRow, number: int) -> TrialRow:
     return catalog.trial(study.id, number)
 
 
+def test_what_is_said_again_because_the_answer_was_lost_is_recorded_once(catalog: Catalog) -> None:
+    study = _study(catalog)
+    assert _study(catalog) == study
+    trial = catalog.add_trial(study.id, 0, params={"train.lr": 0.1}, recipe={"seed": 1})
+    assert catalog.add_trial(study.id, 0, params={"train.lr": 0.1}, recipe={"seed": 1}) == trial
+    assert [catalog.add_epoch(trial.id, _report(1)) for _ in range(2)] == [True, False]
+    epochs = catalog.epochs(study.id)
+    kept = [(_file("raw", 0.9), "trials/0000/raw", 0.9), (_file("ema", 0.8), "trials/0000/ema", 0.8)]
+    catalog.end_trial(trial.id, "complete", value=0.9, facts={"device": "cpu"}, weights=kept)
+    catalog.set_trial(trial.id, run_id="r", described=True, delivered=True)
+    ended, weights = catalog.trials(study.id), catalog.weights(study.id)
+    catalog.end_trial(trial.id, "complete", value=0.9, facts={"device": "cpu"}, weights=kept)
+    assert catalog.trials(study.id) == ended, "ended when it ended, and the tracker has heard of it"
+    assert catalog.weights(study.id) == weights
+    assert [weight.kind for weight in weights] == ["raw", "ema"]
+    assert catalog.epochs(study.id) == epochs
+
+
 def test_an_extension_is_recorded_as_a_whole_and_takes_nothing_away(catalog: Catalog) -> None:
     study = _study(catalog)
     first, second = (_complete(catalog, study, number) for number in (0, 1))
