@@ -26,18 +26,24 @@ class Watcher:
     lines: list[str] = field(default_factory=list)
     stop_after_reports: int | None = None
     reports: int = 0
+    on_report: Callable[[int], None] = lambda _: None
+    on_continue: Callable[[str], None] = lambda _: None
     on_end: Callable[[], None] = lambda: None
+    asked: str | None = None
+    """What the study was asked for from outside, if it returned because of that."""
 
     def started(self, number: int, params: Mapping[str, Any], epochs: int, after_epochs: int = 0) -> None:
         self.lines.append(f"{number} goes on after {after_epochs} to {epochs}" if after_epochs else f"{number} started")
 
     def reported(self, number: int, report: EpochReport) -> None:
         self.reports += 1
+        self.on_report(number)
         if self.reports == self.stop_after_reports:
             raise KeyboardInterrupt
 
     def continued(self, number: int, after: str) -> None:
         self.lines.append(f"{number} {after}")
+        self.on_continue(after)
 
     def note(self, text: str) -> None:
         self.lines.append(text)
@@ -69,7 +75,7 @@ class Bench:
             study.name, digest="d", text="", metric=study.search.metric, trials_asked=study.search.trials
         )
         try:
-            run_study(
+            watcher.asked = run_study(
                 study,
                 row,
                 search,
