@@ -114,12 +114,6 @@ def dies_once(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> Tr
     return instant(recipe, folder, report_or_die, stop=stop)
 
 
-def dies_always(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
-    """Kills its own process every time."""
-    os.kill(os.getpid(), signal.SIGKILL)
-    raise AssertionError("unreachable")
-
-
 HOARD: list[bytearray] = []
 
 

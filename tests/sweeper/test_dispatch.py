@@ -3,22 +3,44 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from sweeper.catalog import Catalog, TrialRow
-from sweeper.dispatch import InProcessWorkers, RayWorkers, Workers, _slots, _slots_on, import_paths
-from sweeper.errors import StudyFailed, WorkersError
-from sweeper.run import RETRIES, run_study
+from sweeper.dispatch import RayWorkers, Workers, import_paths
+from sweeper.errors import WorkersError
+from sweeper.in_process import InProcessWorkers
+from sweeper.run import run_study
+from sweeper.runner import Event, Failed, Interrupted, Job, Reported
 from sweeper.search import Search
+from sweeper.slots import slots, slots_on
 from sweeper.study import load_study
 from sweeper.study_file import Workers as WorkersSection
 from sweeper.study_folder import StudyFolder
+from trials.recipe import Recipe
 
 WriteStudy = Callable[..., Path]
+PATIENCE_SECONDS = 120.0
+"""How long anything may take on a busy machine before it counts as stuck."""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A Ray that is there already: to join it takes a second, to start one ten times as long."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 100 << 20}
+        cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
 
 
 class Quiet:
@@ -52,17 +74,30 @@ def _run(file: Path, workers: Workers, fakes: Path, folder: Path) -> tuple[list[
         catalog.close()
 
 
+def _job(number: int, folder: Path, fakes: Path) -> Job:
+    recipe = Recipe.model_validate({"data": {"source": "digits"}, "model": {"build": "linear"}})
+    return Job(number, recipe.model_dump_json(), str(folder), (str(fakes),))
+
+
+def _next(workers: Workers) -> Event:
+    event = workers.wait(PATIENCE_SECONDS)
+    assert event is not None, "nothing came in time"
+    return event
+
+
 def _pids(folder: Path) -> list[int]:
     return [int(path.read_text()) for path in sorted(StudyFolder(folder, "small").trials.glob("*/pid"))]
 
 
 @pytest.mark.slow
-def test_ray_and_this_process_tell_the_same_story(tmp_path: Path, fakes: Path, write_study: WriteStudy) -> None:
+def test_ray_and_this_process_tell_the_same_story(
+    tmp_path: Path, fakes: Path, write_study: WriteStudy, cluster: Any
+) -> None:
     outcomes: list[Any] = []
     for name in ("ray", "here"):
         folder = tmp_path / name
         workers: Workers = (
-            RayWorkers(WorkersSection(concurrent=1), train="fake_training:diverges")
+            RayWorkers(WorkersSection(concurrent=1), cluster.address, "fake_training:diverges")
             if name == "ray"
             else InProcessWorkers("fake_training:diverges")
         )
@@ -73,14 +108,16 @@ def test_ray_and_this_process_tell_the_same_story(tmp_path: Path, fakes: Path, w
 
 
 @pytest.mark.slow
-def test_workers_persist_and_one_that_hoards_is_replaced(tmp_path: Path, fakes: Path, write_study: WriteStudy) -> None:
+def test_workers_persist_and_one_that_hoards_is_replaced(
+    tmp_path: Path, fakes: Path, write_study: WriteStudy, cluster: Any
+) -> None:
     section = WorkersSection(concurrent=1)
-    roomy = RayWorkers(section, train="fake_training:hoards", kept_limit_bytes=1 << 40)
+    roomy = RayWorkers(section, cluster.address, "fake_training:hoards", kept_limit_bytes=1 << 40)
     _run(write_study(trials=3), roomy, fakes, tmp_path / "roomy")
     assert len(set(_pids(tmp_path / "roomy"))) == 1, "one process ran all three"
     assert os.getpid() not in _pids(tmp_path / "roomy")
 
-    strict = RayWorkers(section, train="fake_training:hoards", kept_limit_bytes=100 << 20)
+    strict = RayWorkers(section, cluster.address, "fake_training:hoards", kept_limit_bytes=100 << 20)
     trials, _ = _run(write_study(trials=4), strict, fakes, tmp_path / "strict")
     first, second, third, fourth = _pids(tmp_path / "strict")
     # What the first trial leaves counts as warm; the second's 200 MB on top of it do not.
@@ -89,28 +126,96 @@ def test_workers_persist_and_one_that_hoards_is_replaced(tmp_path: Path, fakes: 
 
 
 @pytest.mark.slow
-def test_a_trial_whose_worker_was_killed_goes_on(tmp_path: Path, fakes: Path, write_study: WriteStudy) -> None:
-    workers = RayWorkers(WorkersSection(concurrent=2), train="fake_training:dies_once")
+def test_a_trial_whose_worker_was_killed_goes_on(
+    tmp_path: Path, fakes: Path, write_study: WriteStudy, cluster: Any
+) -> None:
+    workers = RayWorkers(WorkersSection(concurrent=2), cluster.address, "fake_training:dies_once")
     trials, epochs = _run(write_study(trials=2, concurrent=2), workers, fakes, tmp_path)
     assert [trial.state for trial in trials] == ["complete"] * 2
     assert epochs == {0: [1, 2, 3, 4], 1: [1, 2, 3, 4]}, "each epoch once and only once"
+    for trial in trials:
+        [attempt] = trial.attempts
+        died = (StudyFolder(tmp_path, "small").trial(trial.number) / "died").read_text()
+        assert attempt["kind"] == "lost"
+        assert attempt["reason"].startswith(f"the worker died: process {died} on ")
+        assert attempt["reason"].endswith(" was killed or crashed")
 
 
 @pytest.mark.slow
-def test_a_trial_that_always_kills_its_worker_fails_in_the_end(
-    tmp_path: Path, fakes: Path, write_study: WriteStudy
-) -> None:
-    workers = RayWorkers(WorkersSection(concurrent=1), train="fake_training:dies_always")
-    with pytest.raises(
-        StudyFailed, match=rf"all trials so far \(1\) failed alike: the worker died: .* \({RETRIES + 1} times\)"
-    ):
-        _run(write_study(trials=1), workers, fakes, tmp_path)
+def test_a_trial_that_hangs_is_killed_and_its_folder_is_free(tmp_path: Path, fakes: Path, cluster: Any) -> None:
+    workers = RayWorkers(WorkersSection(concurrent=1), cluster.address, "endless_training:hangs")
+    try:
+        for _ in range(2):
+            assert workers.free == 1
+            workers.submit(_job(0, tmp_path, fakes))
+            assert isinstance(_next(workers), Reported), "it owns the folder"
+            workers.answer(0, keep_going=True)
+            workers.kill(0)
+        assert workers.wait(0.0) is None, "nothing more is heard of it"
+    finally:
+        workers.close()
 
 
 @pytest.mark.slow
-def test_what_can_never_be_placed_is_said_before_anything_runs() -> None:
-    with pytest.raises(WorkersError, match=r"3 concurrent with 1 CPUs and 0\.5 GPUs each do not fit: Ray has \d+ CPUs"):
-        RayWorkers(WorkersSection(concurrent=3, gpus=0.5))
+def test_a_node_that_dies_takes_no_trial_with_it(tmp_path: Path, fakes: Path, cluster: Any) -> None:
+    """Three trials on two nodes; one node dies, and for its trial there is no room; then all are asked to save."""
+    node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    workers = RayWorkers(WorkersSection(concurrent=3), cluster.address, "endless_training:until_asked")
+    try:
+        jobs = [_job(number, tmp_path / str(number), fakes) for number in range(3)]
+        for job in jobs:
+            Path(job.folder).mkdir()
+            workers.submit(job)
+        assert workers.free == 0
+        for _ in jobs:
+            event = _next(workers)
+            assert isinstance(event, Reported)
+            workers.answer(event.number, keep_going=True)
+        cluster.remove_node(node, allow_graceful=False)
+        node = None
+        lost = _next(workers)
+        assert isinstance(lost, Failed)
+        assert lost.kind == "lost"
+        assert lost.reason.startswith("the worker died: ")
+        assert workers.free == 1
+        workers.submit(jobs[lost.number])
+        assert workers.wait(0.0) is None
+        assert workers.unplaced(0.0) == (lost.number,)
+        assert workers.unplaced(PATIENCE_SECONDS) == ()
+        workers.interrupt()
+        assert {_next(workers) for _ in jobs} == {Interrupted(0, 0), Interrupted(1, 0), Interrupted(2, 0)}
+        assert workers.free == 3
+    finally:
+        workers.close()
+        if node is not None:
+            cluster.remove_node(node)
+
+
+@pytest.mark.slow
+def test_a_ray_of_our_own_that_died_is_said_and_leaves_nothing(tmp_path: Path, fakes: Path) -> None:
+    before, others = signal.getsignal(signal.SIGTERM), psutil.Process().children(recursive=True)
+    workers = RayWorkers(WorkersSection(concurrent=1), train="endless_training:hangs")
+    try:
+        assert signal.getsignal(signal.SIGTERM) is before, "Ray leaves it to the study"
+        workers.submit(_job(0, tmp_path, fakes))
+        assert isinstance(_next(workers), Reported)
+        workers.answer(0, keep_going=True)
+        ours = [process for process in psutil.Process().children(recursive=True) if process not in others]
+        [raylet] = [process for process in ours if process.name() == "raylet"]
+        raylet.kill()
+        with pytest.raises(WorkersError, match=f"Ray died: its process {raylet.pid} "):
+            _next(workers)
+    finally:
+        workers.close()
+    gone, alive = psutil.wait_procs(ours, timeout=PATIENCE_SECONDS)
+    assert len(gone) == len(ours) > 2
+    assert not alive
+
+
+@pytest.mark.slow
+def test_what_can_never_be_placed_is_said_before_anything_runs(cluster: Any) -> None:
+    with pytest.raises(WorkersError, match=r"3 concurrent with 1 CPUs and 0\.5 GPUs each do not fit: Ray has 2 CPUs"):
+        RayWorkers(WorkersSection(concurrent=3, gpus=0.5), cluster.address)
 
 
 def test_each_folder_of_modules_is_named_once_in_order(tmp_path: Path) -> None:
@@ -119,7 +224,7 @@ def test_each_folder_of_modules_is_named_once_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("nodes", "cpus", "gpus", "slots"),
+    ("nodes", "cpus", "gpus", "fitting"),
     [
         ([(16, 2)], 1, 0.6, 2),  # a share of a GPU never spans two: one slot on each, 0.4 left over twice
         ([(16, 2)], 1, 0.5, 4),
@@ -130,24 +235,16 @@ def test_each_folder_of_modules_is_named_once_in_order(tmp_path: Path) -> None:
         ([(10, 1)], 0.1, 0.1, 10),
     ],
 )
-def test_slots_are_counted_on_each_node(nodes: list[tuple[float, float]], cpus: float, gpus: float, slots: int) -> None:
-    assert sum(_slots_on(*node, cpus, gpus) for node in nodes) == slots
+def test_slots_are_counted_on_each_node(
+    nodes: list[tuple[float, float]], cpus: float, gpus: float, fitting: int
+) -> None:
+    assert sum(slots_on(*node, cpus, gpus) for node in nodes) == fitting
 
 
 def test_by_default_there_is_one_slot_a_gpu_or_as_many_as_cores_allow() -> None:
-    assert _slots(WorkersSection(), [(16, 4)]) == (1, 1, 4)
-    assert _slots(WorkersSection(cpus=2), [(8, 0)]) == (2, 0, 4)
-    assert _slots(WorkersSection(gpus=0), [(16, 4)]) == (1, 0, 16)
-
-
-@pytest.mark.slow
-def test_ray_leaves_sigterm_to_the_study() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    workers = RayWorkers(WorkersSection(concurrent=1))
-    try:
-        assert signal.getsignal(signal.SIGTERM) is before
-    finally:
-        workers.close()
+    assert slots(WorkersSection(), [(16, 4)]) == (1, 1, 4)
+    assert slots(WorkersSection(cpus=2), [(8, 0)]) == (2, 0, 4)
+    assert slots(WorkersSection(gpus=0), [(16, 4)]) == (1, 0, 16)
 
 
 def test_an_address_where_nothing_listens_is_said_at_once() -> None:
