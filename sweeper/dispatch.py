@@ -274,6 +274,8 @@ def _connect(section: WorkersSection, address: str | None) -> Any:
             else f"no Ray cluster answers at {without_password(address)}"
         )
         raise WorkersError(f"{where}: {without_password(cause)}") from error
+    except SystemExit as error:
+        raise KeyboardInterrupt from error  # a SIGTERM that came while Ray had the handler
     finally:
         # Ray takes SIGTERM for itself, where it would end the study without a word.
         if threading.current_thread() is threading.main_thread():

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+import ray
 
+from sweeper.dispatch import RayWorkers
+from sweeper.study_file import Workers
 from tests.faults.__main__ import plans, table
 from tests.faults.checker import Findings
 from tests.faults.injections import FAULTS, NEEDS_CLOCK, NEEDS_POSTGRES, NEEDS_RAY, NEEDS_SMALL_DISK
@@ -38,6 +44,31 @@ def test_a_study_ends_as_if_nothing_had_happened(lane: Lane, plan: Plan) -> None
     assert outcome.injected
 
 
+@pytest.mark.slow
+def test_sigterm_while_ray_starts_stops_as_ever() -> None:
+    """Found by these faults: Ray holds the handler while it starts, and made an exit code of its own."""
+    ours = signal.getsignal(signal.SIGTERM)
+    given_up = threading.Event()
+
+    def terminate_once_ray_has_the_handler() -> None:
+        while not given_up.is_set():
+            if signal.getsignal(signal.SIGTERM) != ours:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            time.sleep(0.001)
+
+    sender = threading.Thread(target=terminate_once_ray_has_the_handler)
+    sender.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            RayWorkers(Workers(concurrent=1, cpus=0.5))
+    finally:
+        given_up.set()
+        sender.join()
+        ray.shutdown()
+    assert signal.getsignal(signal.SIGTERM) == ours
+
+
 def test_every_kind_of_fault_is_planned_as_often_as_any_other_and_only_where_it_can_happen() -> None:
     endless = plans(1, list(FAULTS))
     some = [next(endless) for _ in range(200)]
@@ -51,7 +82,7 @@ def test_every_kind_of_fault_is_planned_as_often_as_any_other_and_only_where_it_
     assert some == [plan for plan, _ in zip(plans(1, list(FAULTS)), some, strict=False)]
 
 
-def test_the_table_counts_what_was_injected_and_what_came_of_it(tmp_path: Path) -> None:
+def test_the_table_counts_what_was_injected_and_what_came_of_it() -> None:
     plan = Plan(1, 0, "wide", True, False, False, False, ("worker", "mlflow"))
     well = Outcome(plan, ["worker", "worker", "mlflow"])
     ill = Outcome(plan, ["mlflow"], Findings(["trial 1: epoch 2 is missing in MLflow"], lost_epochs=1))
