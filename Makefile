@@ -19,6 +19,8 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 
 N ?= 200
 JOBS ?= 1
+# Two processes, each with whole files: tests of one file share what is slow to set up.
+PYTEST := python -m pytest -n 2 --dist loadfile
 
 .PHONY: quickstart test check faults docs lock clean
 
@@ -26,14 +28,14 @@ quickstart: $(READY)
 	$(BIN)/sweeper start studies/digits.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/$(PYTEST)
 
 check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/$(PYTEST)
 
 faults: $(READY)
 	$(BIN)/python -m tests.faults --n $(N) --jobs $(JOBS)
