@@ -24,6 +24,8 @@ INFEASIBLE: tuple[Failure, ...] = ("diverged", "infeasible")
 """Failures that are the recipe's own: the sampler learns from them where not to look."""
 HOPELESS_FAILURES = 3
 """A study whose first trials all fail for one reason is stopped after this many."""
+UNPLACED_SECONDS = 30.0
+"""How long a trial may be without a worker before a person is told."""
 STALLS = 1
 """How often a trial that says nothing is continued before it counts as failed."""
 
@@ -52,13 +54,21 @@ def fail(sweep: Sweep, event: Failed) -> None:
 def look_for_stalled(sweep: Sweep) -> None:
     """Kill the workers of trials that have said nothing for `workers.stall_minutes`; once each goes on.
 
+    A trial that waits for a worker is none of them; a person is told of it.
+
     Raises:
         StudyFailed, StoreError, WorkersError: as `fail`.
     """
+    now = time.monotonic()
+    # Without a worker a trial cannot say anything: a node died, or Ray gave its place to somebody else.
+    for number in sweep.workers.unplaced(0.0):
+        sweep.running[number].heard_at = now
+    for number in set(sweep.workers.unplaced(UNPLACED_SECONDS)) - sweep.told_unplaced:
+        sweep.told_unplaced.add(number)
+        sweep.progress.note(f"trial {number} waits for a worker, for which Ray has not found room yet")
     minutes = sweep.study.workers.stall_minutes
     if minutes is None:
         return
-    now = time.monotonic()
     for number, trial in list(sweep.running.items()):
         if now - trial.heard_at < minutes * 60:
             continue

@@ -73,6 +73,8 @@ class Sweep:
     ended_well: bool = False
     stopping: bool = False
     """Whether no trial may begin or go on any more."""
+    told_unplaced: set[int] = field(default_factory=set)
+    """Trials of which a person has been told that they wait for a worker."""
     told_of_limit: bool = False
     """Whether a person has been told that the study needs more room than its limit."""
 

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
-from bench import Bench
+from bench import Bench, Watcher
 
 from sweeper import run
 from sweeper.catalog import TrialRow
 from sweeper.errors import NoRoom, StudyFailed
+from sweeper.faults import look_for_stalled
+from sweeper.in_process import InProcessWorkers
+from sweeper.study import load_study
+from sweeper.sweep import Running, Sweep
 
 WriteStudy = Callable[..., Path]
+
+
+class Crowded(InProcessWorkers):
+    """No node has room for trial 0."""
+
+    def unplaced(self, for_seconds: float) -> tuple[int, ...]:
+        return (0,)
+
+    def kill(self, number: int) -> None:
+        raise AssertionError("a trial that has no worker cannot be stalled")
 
 
 @pytest.fixture
@@ -150,3 +165,13 @@ def test_a_lost_extension_may_go_on_as_often_again(bench: Bench, write_study: Wr
     ]
     after = _trial(bench)
     assert replace(after, attempts=[], reason=None, delivered=False, files_delivered=False) == before
+
+
+def test_a_trial_that_waits_for_a_worker_is_not_stalled_and_a_person_is_told_once(write_study: WriteStudy) -> None:
+    study, watcher, nothing = load_study(_study(write_study, ", stall_minutes: 1")), Watcher(), cast("Any", None)
+    sweep = Sweep(study, nothing, nothing, Crowded(), nothing, watcher, nothing, (), {}, [])
+    sweep.running[0] = Running(nothing, heard_at=time.monotonic() - 3600)
+    for _ in range(2):
+        look_for_stalled(sweep)
+    assert time.monotonic() - sweep.running[0].heard_at < 60
+    assert watcher.lines == ["trial 0 waits for a worker, for which Ray has not found room yet"]
