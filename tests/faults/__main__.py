@@ -24,6 +24,7 @@ from tests.faults.injections import (
     NEEDS_SMALL_DISK,
     available,
 )
+from tests.faults.orchestrator import leave
 from tests.faults.sweep import Outcome, Plan, open_lane, sweep
 
 FAULTS_A_STUDY = 4
@@ -100,8 +101,12 @@ def run(n: int, seed: int, kinds: Sequence[str], jobs: int, folder: Path, only: 
                 _print(outcome, seed, kinds, time.monotonic() - began, sum(len(o.injected) for o in outcomes))
 
     with ThreadPoolExecutor(jobs) as pool:
-        for done in [pool.submit(work, core) for core in range(jobs)]:
-            done.result()
+        try:
+            for done in [pool.submit(work, core) for core in range(jobs)]:
+                done.result()
+        except BaseException:
+            leave()  # the services end as the lanes are left
+            raise
     return outcomes
 
 

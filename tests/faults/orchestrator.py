@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,14 @@ import psutil
 COMMAND = Path(sys.executable).with_name("sweeper")
 HANG_SECONDS = 120.0
 """How long a start may go on without training or ending before it counts as hung."""
+
+
+_leaving = threading.Event()
+_started: list[Orchestrator] = []
+
+
+class Left(Exception):
+    """Whoever runs the faults was stopped: nothing is started any more."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ def launch(file: Path, logs: Path, env: Mapping[str, str], options: Sequence[str
         core: where a start in one process is pinned: it then trains with one thread, as a worker of Ray does, and
             comes to the same numbers.
     """
+    if _leaving.is_set():
+        raise Left
     number = len(list(logs.glob("*.out")))
     out, err = logs / f"{number:02d}.out", logs / f"{number:02d}.err"
     pinned = [str(shutil.which("taskset")), "-c", str(core)] if "--in-process" in options else []
@@ -93,7 +104,16 @@ def launch(file: Path, logs: Path, env: Mapping[str, str], options: Sequence[str
             cwd=file.parent,
             start_new_session=True,
         )
-    return Orchestrator(process, out, err)
+    _started.append(Orchestrator(process, out, err))
+    return _started[-1]
+
+
+def leave() -> None:
+    """End all that was started, and start nothing any more."""
+    _leaving.set()
+    for process in list(_started):
+        if process.runs:
+            process.end_group()
 
 
 def wait_for(process: Orchestrator, seconds: float) -> int | None:
