@@ -76,6 +76,7 @@ def extend(
         study = load_study(row.file, row.text)
         chosen = _chosen(catalog, row, trials, numbers)
         _check_resume_points(chosen, StudyFolder(settings.home, name), study.storage.extendable)
+        _check_no_later_epochs(chosen, catalog)
         call = open_call(study, row, settings, catalog, console, in_process=in_process, train=train)
         call.say(plan(name, chosen, epochs, schedule, lr))
         catalog.extend_trials(row.id, {trial.id: _extended(trial, epochs, schedule, lr) for trial in chosen})
@@ -126,6 +127,18 @@ def _check_resume_points(trials: Sequence[TrialRow], folder: StudyFolder, extend
                 f"trial {trial.number:04d} cannot be extended: found no state after its epoch {trial.facts['epochs']}; "
                 f"the study keeps that of its best {extendable} trials (storage.extendable), but not where an "
                 "extension has failed midway"
+            )
+
+
+def _check_no_later_epochs(trials: Sequence[TrialRow], catalog: Catalog) -> None:
+    """An epoch is recorded once: where an extension failed midway, another would tell of the same epochs."""
+    known = catalog.epochs(trials[0].study_id)
+    for trial in trials:
+        last, found = trial.facts["epochs"], max((epoch.epoch for epoch in known.get(trial.id, ())), default=0)
+        if found > last:
+            raise StudyError(
+                f"trial {trial.number:04d} cannot be extended: an extension has failed midway, and its epochs after "
+                f"{last} are recorded, up to {found}"
             )
 
 

@@ -301,7 +301,7 @@ def test_the_life_of_a_study_that_is_extended_again_and_again(life: Life, tmp_pa
     life.check()
     assert (life.winner, life.catalog.weights(1)) == (winner, weights)
     assert len(life.curve(failed)) == 6
-    with pytest.raises(StudyError, match=f"trial {failed:04d} cannot be extended: found no state after its epoch 5"):
+    with pytest.raises(StudyError, match=f"^trial {failed:04d} cannot be extended: "):
         life.extend(numbers=[failed], epochs=2)
 
     # Once more, with nothing but a change of weights too small to be a better winner's, or at all.
