@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.in_process import InProcessWorkers
-from sweeper.runner import Interrupted, Job, Reported
+from sweeper.runner import Interrupted, Job, Reported, Runner
 from trials.checkpoint import TrialFolder
 from trials.recipe import Recipe
 
@@ -27,8 +28,12 @@ def test_ctrl_c_while_a_trial_is_waited_for_lets_it_save(tmp_path: Path, fakes: 
     assert isinstance(workers.wait(PATIENCE_SECONDS), Reported)
     workers.answer(3, keep_going=True)
 
+    def is_waiting() -> bool:
+        frame = sys._current_frames()[threading.main_thread().ident or 0]
+        return frame.f_code is Runner.next_event.__code__ and (tmp_path / "in-epoch-2").exists()
+
     def press_ctrl_c() -> None:
-        while not (tmp_path / "in-epoch-2").exists():
+        while not is_waiting():
             time.sleep(0.001)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -43,11 +48,11 @@ def test_ctrl_c_while_a_trial_is_waited_for_lets_it_save(tmp_path: Path, fakes: 
 
 
 def test_a_report_that_nobody_answered_does_not_keep_a_trial_from_saving(tmp_path: Path, fakes: Path) -> None:
-    workers = InProcessWorkers("endless_training:until_asked")
+    workers = InProcessWorkers("fake_training:instant")
     workers.submit(_job(tmp_path, fakes))
     assert isinstance(workers.wait(PATIENCE_SECONDS), Reported)
     workers.interrupt()
-    workers.answer(3, keep_going=False)  # too late
+    workers.answer(3, keep_going=False)  # too late: the trial would be pruned
     assert workers.wait(PATIENCE_SECONDS) == Interrupted(3)
     workers.close()
 
