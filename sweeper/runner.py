@@ -47,7 +47,7 @@ class TrainFunction(Protocol):
 TRAIN = "trials.train:run_trial"
 """Where the function that trains one recipe is imported from."""
 SHARE_IT = "SWEEPER_HOME must be a folder that all nodes share"
-CLOSING_SECONDS = 10.0
+CLOSING_SECONDS = 1.5
 """How long a trial that is stopped in the midst of an epoch may take to get out."""
 WORTH_COLLECTING_BYTES = 64 << 20
 """A collection takes 0.17 s once torch is loaded: only for a worker that seems to keep more than this."""
