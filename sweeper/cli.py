@@ -224,6 +224,18 @@ def sync(study: str, home: Path | None) -> None:
     raise SystemExit(sync_study(study, _settings(home), _console()))
 
 
+@main.command(epilog=_example("sweeper doctor\n  sweeper doctor digits --repair"))
+@click.argument("study", required=False)
+@click.option("--repair", is_flag=True, help="Mend what can be mended, and look again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+@_home_option
+def doctor(study: str | None, repair: bool, as_json: bool, home: Path | None) -> None:
+    """Compare what the catalog, Optuna, MLflow and the files say of STUDY, or of all; exit code 1 if they disagree."""
+    from sweeper.doctor import doctor as look
+
+    raise SystemExit(look(study, _settings(home), _console(), repair=repair, as_json=as_json))
+
+
 @main.command(epilog=_example("sweeper rm digits --yes"))
 @click.argument("study")
 @click.option("--yes", is_flag=True, help="Remove without asking.")

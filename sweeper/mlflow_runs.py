@@ -29,6 +29,23 @@ MADE_TAG = "sweeper.made"
 RUN_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 
 
+@dataclass(frozen=True)
+class RunRecord:
+    """A run as MLflow has it."""
+
+    run_id: str
+    status: str
+    is_active: bool
+    """Whether nobody deleted it."""
+    tags: dict[str, str]
+
+    @property
+    def trial(self) -> int | None:
+        """The number of the trial that it is of; ``None`` if it is the study's own."""
+        number = self.tags.get("sweeper.trial", "")
+        return int(number) if number.isdecimal() else None
+
+
 @dataclass
 class StudyRuns:
     """The parent run of a study, and a child run for each trial.
@@ -105,6 +122,31 @@ class StudyRuns:
             self.client.delete_experiment(found.experiment_id)
         return len(runs)
 
+    def records(self) -> list[RunRecord]:
+        """All runs of this study, deleted ones too, in the order in which they were asked for."""
+        from mlflow.entities import ViewType
+
+        found = self.client.get_experiment_by_name(self.study.name)
+        if found is None:  # to look must leave no trace
+            return []
+        query = f"tags.`sweeper.begun` = '{self._begun}'"
+        return [
+            RunRecord(
+                str(run.info.run_id),
+                str(run.info.status),
+                str(run.info.lifecycle_stage) == "active",
+                dict(run.data.tags),
+            )
+            for run in self._pages(str(found.experiment_id), query, ViewType.ALL)
+        ]
+
+    def logged(self, run_id: str, name: str) -> dict[int, list[float]]:
+        """What a run has of a metric: by epoch, one value if nothing is there twice."""
+        values: dict[int, list[float]] = {}
+        for metric in self.client.get_metric_history(run_id, name):
+            values.setdefault(metric.step, []).append(metric.value)
+        return values
+
     def describe(self, run_id: str, trial: TrialRow) -> None:
         """Log the recipe that the trial began with as params."""
         from mlflow.entities import Param
@@ -177,13 +219,17 @@ class StudyRuns:
 
     def _search(self, query: str) -> list[str]:
         """The runs that match, in the order in which they were asked for."""
+        return [str(run.info.run_id) for run in self._pages(self._experiment(), query)]
+
+    def _pages(self, experiment_id: str, query: str, view: int = 1) -> list[Run]:
+        """The runs that match, of all pages; ``view`` is MLflow's `ViewType`, at first that of runs not deleted."""
         found: list[Run] = []
         page: str | None = None
         while page is None or page:
-            answer = self.client.search_runs([self._experiment()], query, max_results=PAGE_RUNS, page_token=page)
+            answer = self.client.search_runs([experiment_id], query, view, max_results=PAGE_RUNS, page_token=page)
             found, page = [*found, *answer], answer.token or ""
         found.sort(key=lambda run: (run.data.tags.get(MADE_TAG, ""), run.info.run_id))
-        return [str(run.info.run_id) for run in found]
+        return found
 
     def _make(self, name: str, began_at: float, tags: Mapping[str, str]) -> str:
         ours = {"sweeper.study": self.study.name, "sweeper.begun": self._begun, MADE_TAG: f"{time.time():.3f}"}

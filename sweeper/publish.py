@@ -56,6 +56,23 @@ def publish_winner(
     return record
 
 
+def pack_again(catalog: Catalog, study: StudyRow, folder: StudyFolder, *, file_folder: Path) -> None:
+    """Pack the winner once more, into a new folder, where its package was lost; nothing is scored for that.
+
+    Raises:
+        StoreError: the weights are gone or are not those the catalog knows.
+    """
+    winner = study.winner
+    if winner is None:
+        raise StoreError(f"study {study.name!r} has no winner to pack")
+    weights = folder.file(winner["path"])
+    check_digest(weights, winner["sha256"])
+    recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner["trial"]).recipe))
+    record = {**winner, "package": winner["package"] + 1}
+    _pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
+    catalog.set_study(study.id, winner=record)
+
+
 def _look(recipe: Recipe, weights: Path, looks_before: int) -> dict[str, Any]:
     """What the weights are worth, and how often the test split has been looked at with that."""
     from trials.score import score_weights

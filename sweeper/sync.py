@@ -53,7 +53,7 @@ def sync(name: str, settings: Settings, console: Console) -> int:
             if status is not None:
                 call.tracker.on_delivery = lambda told: status.update(f"delivering to {where}: {_numbers(told)}")
             with status or nullcontext():
-                version = _deliver(call)
+                version = deliver_owed(call)
     told = call.tracker.delivered
     if not told.trials and version is None:
         call.say(f"{where} has all of study {name!r}; nothing to deliver")
@@ -63,8 +63,12 @@ def sync(name: str, settings: Settings, console: Console) -> int:
     return 0
 
 
-def _deliver(call: Call) -> str | None:
-    """Deliver all; the version of the model if it was registered now."""
+def deliver_owed(call: Call) -> str | None:
+    """Deliver all; the version of the model if it was registered now.
+
+    Raises:
+        TrackingError: MLflow, or the place of its files, cannot be reached; what it is owed stays owed.
+    """
     tracker, version = call.tracker, None
     if call.row.winner is not None and call.row.state == "finished":
         version = deliver_results(call, draw_curve(call))

@@ -8,6 +8,18 @@ from __future__ import annotations
 
 from sweeper.search.histories import forget, forget_others, told_values
 from sweeper.search.rebuild import rebuild
+from sweeper.search.records import Told, expected, histories, read_history
 from sweeper.search.search import Proposal, Search
 
-__all__ = ["Proposal", "Search", "forget", "forget_others", "rebuild", "told_values"]
+__all__ = [
+    "Proposal",
+    "Search",
+    "Told",
+    "expected",
+    "forget",
+    "forget_others",
+    "histories",
+    "read_history",
+    "rebuild",
+    "told_values",
+]

@@ -67,7 +67,7 @@ def rebuild(
         for row in trials:
             _replay(
                 replayed,
-                _Known(row, epochs.get(row.id, []), study.search.metric, (told or {}).get(row.number)),
+                Known(row, epochs.get(row.id, []), study.search.metric, (told or {}).get(row.number)),
                 study.space,
                 {FIXED: points[row.number]} if row.number < len(points) else {},
             )
@@ -83,7 +83,7 @@ def _queued_points(study: Study) -> list[dict[str, Any]]:
     return [trial.system_attrs[FIXED] for trial in queue.get_trials(deepcopy=False)]
 
 
-class _Known:
+class Known:
     """What the search was told of a trial."""
 
     def __init__(self, row: TrialRow, epochs: Sequence[EpochRow], metric: str, told: float | None) -> None:
@@ -107,7 +107,7 @@ class _Known:
         return STATES[self.row.state]
 
 
-def _replay(history: optuna.Study, known: _Known, space: Space, attributes: dict[str, Any]) -> None:
+def _replay(history: optuna.Study, known: Known, space: Space, attributes: dict[str, Any]) -> None:
     """Add a trial to the history, and tell of it what was told before."""
     params, distributions = by_name(space, known.row.params)
     added = optuna.trial.create_trial(
