@@ -18,6 +18,7 @@ from sweeper.search.distributions import suggest
 from sweeper.search.histories import close_storage, open_history, open_storage, reaching
 from sweeper.search.methods import SAMPLERS
 from sweeper.settings import without_password
+from sweeper.space import Parameter
 from sweeper.study import Study
 from trials.recipe import Recipe
 from trials.seed import derive_seed
@@ -143,12 +144,18 @@ class Search:
     def _trials(self) -> list[FrozenTrial]:
         return self._history.get_trials(deepcopy=False)
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = derive_seed(self._study.seed, "ask", number) % 2**32  # numpy's RandomState takes 32 bits
+    def _sampler(self, number: int, *value: str) -> optuna.samplers.BaseSampler:
+        seed = derive_seed(self._study.seed, "ask", number, *value) % 2**32  # numpy's RandomState takes 32 bits
         return SAMPLERS[self._study.search.sampler](seed)
 
     def _decide(self, trial: optuna.Trial) -> Proposal:
-        decision = self._study.space.decide(lambda parameter: suggest(trial, parameter))
+        def draw(parameter: Parameter) -> Any:
+            # Anew for each value, since what is drawn alone follows from how much was drawn before it: of a trial that
+            # a kill left with some of its values, the others are drawn as they would have been.
+            self._history.sampler = self._sampler(trial.number, parameter.name)
+            return suggest(trial, parameter)
+
+        decision = self._study.space.decide(draw)
         self._open[trial.number] = trial
         recipe = self._study.space.recipe(
             decision.sections,
