@@ -10,7 +10,7 @@ from trials.errors import Diverged, OutOfMemory, ProcessLost
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult
 
-LOST, TOO_LARGE, DIVERGED = 1, 2, 3
+TOO_LARGE, LOST, DIVERGED = 0, 1, 3
 """The numbers of the trials that something happens to. All others end well, or are pruned."""
 
 

@@ -9,22 +9,23 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bench import Bench
 from camera import watched
+from optuna.storages._rdb.storage import _VersionManager
 
 from sweeper.storage import remove_leftovers
 from sweeper.study_folder import StudyFolder
 
 WriteStudy = Callable[..., Path]
-TRIALS = 6
-# Of these learning rates the fakes make four good trials and one that is pruned. The sixth is drawn, as is all else.
-START_WITH = "".join(f"\n    - {{train.optimizer.lr: {lr}}}" for lr in (0.002, 0.01, 0.05, 0.1, 0.001))
-
-
+TRIALS = 4
+# The fakes make a fair trial of the first of these learning rates, and of the third one that is pruned. The fourth is
+# drawn, as is all else.
+START_WITH = "".join(f"\n    - {{train.optimizer.lr: {lr}}}" for lr in (0.002, 0.01, 0.001))
 PAST = {
     "trials": "state",
     "trial_values": "value",
@@ -37,9 +38,16 @@ PAST = {
 
 
 @pytest.fixture(autouse=True)
-def little_to_collect() -> Iterator[None]:
-    """After a trial that ran out of memory all garbage is collected: a second each time among all that is imported."""
+def in_little_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Do once what takes long and does not matter here, and would be done for each of the kills."""
+    # After a trial that ran out of memory all garbage is collected, among all that is imported.
+    import_module("torch")
     gc.freeze()
+    # Optuna reads all its migrations to know which is the newest.
+    read, known = _VersionManager.get_head_version, []
+    monkeypatch.setattr(
+        _VersionManager, "get_head_version", lambda manager: (known or known.append(read(manager)) or known)[0]
+    )
     yield
     gc.unfreeze()
 
@@ -62,19 +70,14 @@ def test_a_study_killed_before_any_write_ends_as_if_it_had_not_been(
         whole.run(study_file, "eventful_training:eventful")
     expected = _story(whole)
     ends = Counter((trial["state"], trial["failure"]) for trial in expected["trials"])
-    assert ends == {
-        ("complete", None): 3,
-        ("pruned", None): 1,
-        ("failed", "lost"): 1,
-        ("failed", "diverged"): 1,
-    }
-    assert [[attempt["kind"] for attempt in trial["attempts"]] for trial in expected["trials"]][:4] == [
-        [],
-        ["lost"],
-        ["out_of_memory"] * (2 if expected["trials"][2]["recipe"]["train"]["batch_size"] == 128 else 1),
-        [],
+    assert ends == {("complete", None): 1, ("pruned", None): 1, ("failed", "lost"): 1, ("failed", "diverged"): 1}
+    assert [{attempt["kind"] for attempt in trial["attempts"]} for trial in expected["trials"]] == [
+        {"out_of_memory"},
+        {"lost"},
+        set(),
+        set(),
     ]
-    assert len(camera.copies) > 100
+    assert len(camera.copies) > 60
     for copy in camera.copies:
         assert _continued(Bench(copy, fakes), study_file) == expected, copy.name
 
@@ -85,12 +88,12 @@ def test_an_extension_killed_before_any_write_ends_as_if_it_had_not_been(
     whole = Bench(tmp_path / "whole", fakes)
     whole.folder.mkdir()
     whole.run(study_file, "eventful_training:eventful")
-    whole.extend(0, 2, epochs=2)
+    whole.extend(0, epochs=2)
     with watched(whole.folder, tmp_path / "killed") as camera:
         whole.run(study_file, "eventful_training:eventful")
     expected = _story(whole)
-    assert [len(expected["trials"][number]["epochs"]) for number in (0, 2)] == [4, 4]
-    assert len(camera.copies) > 20
+    assert len(expected["trials"][0]["epochs"]) == 4
+    assert len(camera.copies) > 10
     for copy in camera.copies:
         assert _continued(Bench(copy, fakes), study_file) == expected, copy.name
 
