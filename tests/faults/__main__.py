@@ -40,7 +40,7 @@ def plans(seed: int, kinds: Sequence[str]) -> Iterator[Plan]:
     while True:
         rarest = min(kinds, key=lambda kind: (planned[kind], rng.random()))
         with_clock = rarest in NEEDS_CLOCK
-        with_ray = rarest in NEEDS_RAY or (not with_clock and rng.random() < 0.6)
+        with_ray = rarest in NEEDS_RAY or rng.random() < 0.6
         with_small_disk = rarest in NEEDS_SMALL_DISK
         with_postgres = rarest in NEEDS_POSTGRES or (not with_small_disk and rng.random() < 0.25)
         unfit = set() if with_ray else set(NEEDS_RAY)

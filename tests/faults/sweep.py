@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.faults.checker import Findings, Twin, check, read_twin
-from tests.faults.injections import FAKETIME, FAULTS, Scene, bomb_went_off
+from tests.faults.injections import FAULTS, Scene, bomb_went_off
 from tests.faults.orchestrator import Orchestrator, launch, wait_for
 from tests.faults.records import Place, read_trained
 from tests.faults.services import MlflowServer, Postgres, SmallDisk, postgres
@@ -20,6 +20,8 @@ from tests.faults.studies import MARK, NAME, VARIANTS
 STARTS_TO_FINISH = 4
 """How often a study is started after its last fault before it counts as one that does not finish."""
 FINISH_SECONDS = 300.0
+CLOCK = Path(__file__).with_name("clock")
+"""On the path of a process, it makes the clock wrong."""
 OWED = "what it is owed is kept"
 """What `sweeper start` says when it ends before MLflow has heard of everything."""
 
@@ -90,12 +92,8 @@ class Lane:
             "MLFLOW_TRACKING_URI": self.mlflow.url,
         }
         if clock is not None:
-            env |= {
-                "LD_PRELOAD": str(FAKETIME),
-                "FAKETIME_TIMESTAMP_FILE": str(clock),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            }
+            path = os.pathsep.join(filter(None, [str(CLOCK), os.environ.get("PYTHONPATH")]))
+            env |= {"PYTHONPATH": path, "FAULTS_CLOCK": str(clock)}
         return env
 
     def place(
