@@ -1,4 +1,4 @@
-"""On the PYTHONPATH of a start, this makes its clock wrong by what a file says: each process of Python imports it first.
+"""On the PYTHONPATH of a start, this makes its clock wrong by what a file says: all its processes import it first.
 
 libfaketime, which would do so for any process, spins in the waits of Python's threads: a start under it never trains.
 """
@@ -7,13 +7,13 @@ import os
 import time
 from pathlib import Path
 
-_file = Path(os.environ["FAULTS_CLOCK"])
 _right, _right_ns = time.time, time.time_ns
 
 
 def _wrong_by() -> float:
-    return float(_file.read_text() or 0)
+    return float(Path(os.environ["FAULTS_CLOCK"]).read_text() or 0)
 
 
-time.time = lambda: _right() + _wrong_by()
-time.time_ns = lambda: _right_ns() + int(_wrong_by() * 1e9)
+if "FAULTS_CLOCK" in os.environ:  # pytest imports every file in search of examples
+    time.time = lambda: _right() + _wrong_by()
+    time.time_ns = lambda: _right_ns() + int(_wrong_by() * 1e9)
