@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.control import say
-from sweeper.doctor.findings import WORDS, Examination
+from sweeper.doctor.findings import WORDS, Examination, one_line
 from sweeper.doctor.of_files import check_files
 from sweeper.doctor.of_history import check_history
 from sweeper.doctor.of_runs import check_runs
@@ -115,10 +115,6 @@ def examine(
         except Exception as error:  # noqa: BLE001  rows that somebody wrote by hand may hold anything
             seen.find("study", f"{what} cannot be compared ({type(error).__name__}: {one_line(error)})")
     return seen
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 @contextmanager

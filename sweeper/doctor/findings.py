@@ -142,3 +142,8 @@ def listed(numbers: Sequence[int]) -> str:
     ('epoch 3', 'epochs 3, 5')
     """
     return f"epoch{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, however many lines it takes to say."""
+    return " ".join(str(error).split())

@@ -31,24 +31,33 @@ def check_history(seen: Examination) -> None:
             if name != row.history:
                 seen.find("study", f"Optuna has a history {name!r} that nobody uses", "forget_histories")
     told = {trial.number: trial for trial in found}
-    _check_numbers(seen, told)
-    mend = _mend(seen)
+    known = _known(seen)
+    numbers = [trial.number for trial in seen.trials]
+    # Only from all trials, each of which is understood, can a history be written anew.
+    mend: Action | None = "rewrite_history" if sorted(known) == numbers == list(range(len(numbers))) else None
+    _check_numbers(seen, told, mend)
     for trial in seen.settled():
         seen.checked["trials"] += 1
-        if trial.number in told:
-            for line in _differences(seen, trial, told[trial.number]):
+        if trial.number in told and trial.number in known:
+            for line in _differences(seen, trial, known[trial.number], told[trial.number]):
                 seen.find(name_of(trial.number), line, mend)
 
 
-def _mend(seen: Examination) -> Action | None:
-    """A history can be written anew only where no trial is missing in the catalog."""
-    numbers = [trial.number for trial in seen.trials]
-    return "rewrite_history" if numbers == list(range(len(numbers))) else None
+def _known(seen: Examination) -> dict[int, Told]:
+    """What the search should know, by number; without trials whose rows make no sense."""
+    from sweeper.search import expected
+
+    known = {}
+    for trial in seen.trials:
+        try:
+            known[trial.number] = expected(seen.study, trial, seen.epochs_of(trial))
+        except StoreError as error:
+            seen.find(name_of(trial.number), str(error))
+    return known
 
 
-def _check_numbers(seen: Examination, told: dict[int, Told]) -> None:
+def _check_numbers(seen: Examination, told: dict[int, Told], mend: Action | None) -> None:
     known = {trial.number for trial in seen.trials}
-    mend = _mend(seen)
     for trial in seen.settled():
         if trial.number not in told:
             seen.find(name_of(trial.number), f"{trial.state} in the catalog, missing in Optuna", mend)
@@ -61,13 +70,7 @@ def _check_numbers(seen: Examination, told: dict[int, Told]) -> None:
         seen.find(name_of(number), f"missing in the catalog, {told[number].state} in Optuna", mend)
 
 
-def _differences(seen: Examination, trial: TrialRow, told: Told) -> list[str]:
-    from sweeper.search import expected
-
-    try:
-        known = expected(seen.study, trial, seen.epochs_of(trial))
-    except StoreError as error:
-        return [str(error)]
+def _differences(seen: Examination, trial: TrialRow, known: Told, told: Told) -> list[str]:
     behind = not seen.is_finished and told.state == "running" and not seen.runs_now
     lines = []
     if told.state != known.state and not (behind and trial.state in ENDED):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from sweeper.catalog import Catalog, TrialState
-from sweeper.doctor.findings import WORDS, Action, Examination, Finding
+from sweeper.doctor.findings import WORDS, Action, Examination, Finding, one_line
 from sweeper.errors import SweeperError
 from sweeper.history import remove_old, write_anew
 from sweeper.mlflow_client import as_tracking_error
@@ -17,6 +18,7 @@ from sweeper.publish import pack_again
 from sweeper.runner import TRAIN
 from sweeper.settings import without_password
 from sweeper.start import open_call
+from sweeper.storage import remove_leftovers
 from sweeper.sync import deliver_owed
 from trials.disk import is_temporary, remove, temporary_name, write_whole
 from trials.errors import TrialError
@@ -32,21 +34,22 @@ def mend(seen: Examination, catalog: Catalog, console: Console) -> list[str]:
     lines = []
     for action in WORDS:
         for finding in [found for (wanted, _), found in by_action.items() if wanted == action]:
-            lines.append(_try(finding, lambda act=MEND[action], of=finding.subject: act(surgery, of)))  # type: ignore[misc]
-    try:
-        _deliver(seen, catalog, console)
-    except (SweeperError, TrialError, OSError) as error:
-        lines.append(f"not delivered to MLflow: {error}")
-    return lines
+            said = f"{finding.where}: {finding.what}"
+            fault = _try(partial(MEND[action], surgery, finding.subject))
+            lines.append(f"mended: {said}" if fault is None else f"not mended: {said} ({fault})")
+    fault = _try(partial(_deliver, seen, catalog, console))
+    return lines if fault is None else [*lines, f"not delivered to MLflow: {fault}"]
 
 
-def _try(finding: Finding, act: Callable[[], None]) -> str:
-    said = f"{finding.where}: {finding.what}"
+def _try(act: Callable[[], None]) -> str | None:
+    """Do it; what went wrong, in one line."""
     try:
         act()
     except (SweeperError, TrialError, OSError) as error:
-        return f"not mended: {said}: {error}"
-    return f"mended: {said}"
+        return one_line(error)
+    except Exception as error:  # noqa: BLE001  rows that somebody wrote by hand may hold anything
+        return f"{type(error).__name__}: {one_line(error)}"
+    return None
 
 
 class Surgery:
@@ -90,9 +93,7 @@ class Surgery:
     def pack_again(self, _: str | int) -> None:
         study = self.catalog.study(self.row.name)
         pack_again(self.catalog, study, self.seen.folder, file_folder=Path(study.file).parent)
-        for package in self.seen.folder.packages():
-            if package != self.seen.folder.package(study.winner["package"] + 1 if study.winner else 1):
-                remove(package)
+        remove_leftovers(self.catalog, study, self.seen.folder)
 
     def choose_again(self, path: str | int) -> None:
         # The winner's record stays until there is another: it has how often the test split was looked at.
