@@ -97,11 +97,14 @@ class Surgery:
 
     def choose_again(self, path: str | int) -> None:
         # The winner's record stays until there is another: it has how often the test split was looked at.
-        self.catalog.forget_weights(self.row.id, [str(path)])
+        self.forget_weights(path)
         self.catalog.go_on(self.row.id)
 
     def forget_weights(self, path: str | int) -> None:
+        of = {row.trial for row in self.seen.weights if row.path == path}
         self.catalog.forget_weights(self.row.id, [str(path)])
+        for number in of - {row.trial for row in self.catalog.weights(self.row.id)}:
+            self.seen.folder.remove_resume_point(number)  # without weights a trial cannot be extended
         remove(self.seen.folder.file(str(path)))
 
     def delete_run(self, run_id: str | int) -> None:
