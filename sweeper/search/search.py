@@ -152,6 +152,9 @@ class Search:
         def draw(parameter: Parameter) -> Any:
             # Anew for each value, since what is drawn alone follows from how much was drawn before it: of a trial that
             # a kill left with some of its values, the others are drawn as they would have been.
+            if parameter.name not in trial.params:
+                self._history.sampler = self._sampler(trial.number)
+                _ = trial.relative_params  # those that are drawn together, once
             self._history.sampler = self._sampler(trial.number, parameter.name)
             return suggest(trial, parameter)
 

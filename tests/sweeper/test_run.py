@@ -195,7 +195,7 @@ def test_a_trial_whose_extension_fails_is_what_it_was(bench: Bench, write_study:
 
 
 def test_only_the_best_trials_keep_what_an_extension_goes_on_from(bench: Bench, write_study: WriteStudy) -> None:
-    file = write_study(trials=8, pruner="{name: asha, reduction: 2}")
+    file = write_study(trials=8, seed=2, pruner="{name: asha, reduction: 2}")
     file.write_text(file.read_text() + "storage: {extendable: 2}\n")
     held: list[set[str]] = []
 
