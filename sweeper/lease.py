@@ -94,6 +94,7 @@ class Lease:
             owner_pid_since=_running_since(os.getpid()),
             owner_since=now,
             heartbeat_at=now,
+            request=None,  # what was asked of a dead orchestrator is not asked of this one
         )
         if not taken:
             raise _held(self._catalog.study(self._name))
