@@ -61,6 +61,7 @@ def study_file(write_study: WriteStudy) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_study_killed_before_any_write_ends_as_if_it_had_not_been(
     tmp_path: Path, fakes: Path, study_file: Path
 ) -> None:
