@@ -73,6 +73,8 @@ class Postgres:
         # Nothing is left to its own cleaning up: it knows only of the process that it started itself.
         self._server = get_server(self._data, cleanup_mode=None)
         self._made = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        """The server, once this class has started it."""
 
     def new_database(self) -> str:
         """The URL of an empty database."""
@@ -88,11 +90,13 @@ class Postgres:
     def stop(self) -> None:
         """Stop at once, as a crash does: no connection is told, nothing is written back."""
         self._control("stop", "-m", "immediate")
+        if self._process is not None:
+            self._process.wait()
 
     def start(self) -> None:
         """Start again as it was first started; it answers when the call returns, having replayed its log."""
         with (self._data.parent / "postgres.log").open("ab") as log:
-            subprocess.Popen(
+            self._process = subprocess.Popen(
                 shlex.split((self._data / "postmaster.opts").read_text()),
                 stdout=log,
                 stderr=log,

@@ -45,6 +45,7 @@ def test_a_study_ends_as_if_nothing_had_happened(lane: Lane, plan: Plan) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # stopped in the midst of an import
 def test_sigterm_while_ray_starts_stops_as_ever() -> None:
     """Found by these faults: Ray holds the handler while it starts, and made an exit code of its own."""
     ours = signal.getsignal(signal.SIGTERM)
