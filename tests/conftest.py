@@ -12,14 +12,15 @@ import pytest
 # A shell that starts the tests in the background makes them, and all they start, deaf to ctrl-C's signal.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-MAY_BE_WANTING = ("CUDA", "real data:")
-"""What the reason of a skip may name that CI does not have either: a GPU, and data sets that nobody may hand on."""
+MAY_BE_WANTING = ("CUDA", "real data:", "allowed to mount")
+"""What the reason of a skip may name that CI does not have either: a GPU, data sets that nobody may hand on, a root who
+may mount a small disk."""
 
 FORBID_SKIPS = os.environ.get("SWEEPER_FORBID_SKIPS") == "1"
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
-    """Turn a skip into a failure, unless a CUDA device or real data is wanting (and leave ``xfail`` alone)."""
+    """Turn a skip into a failure, unless what `MAY_BE_WANTING` names is wanting (and leave ``xfail`` alone)."""
     if not FORBID_SKIPS or not report.skipped or hasattr(report, "wasxfail"):
         return
     reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
