@@ -60,8 +60,8 @@ class Workers(Protocol):
     def interrupt(self) -> None:
         """Ask all that run to save their state and stop, without waiting for it.
 
-        For each an event follows as always: `Interrupted`, unless another came first. Where a report had not been
-        answered yet, it is answered here.
+        For each an event follows as always: `Interrupted`, unless another came first. A report that has not been
+        answered counts as not recorded: the trial stops there, and tells of it again when it goes on.
         """
 
     def kill(self, number: int) -> None:
@@ -155,14 +155,12 @@ class RayWorkers:
             self._welcome(ready[0])
 
     def answer(self, number: int, keep_going: bool) -> None:
-        if number in self._unanswered:
-            self._unanswered.remove(number)
-            self._pending[self._busy[number].advance.remote(keep_going)] = number
+        self._answer(number, keep_going)
 
     def interrupt(self) -> None:
         for number, actor in self._busy.items():
             actor.interrupt.remote(number)
-            self.answer(number, keep_going=True)
+            self._answer(number, None)
         self._told += [Interrupted(number) for number in self._queue]
         self._queue.clear()
 
@@ -181,6 +179,11 @@ class RayWorkers:
             self._ray.kill(actor)
         self._ray.shutdown()
         end(ours)
+
+    def _answer(self, number: int, keep_going: bool | None) -> None:
+        if number in self._unanswered:
+            self._unanswered.remove(number)
+            self._pending[self._busy[number].advance.remote(keep_going)] = number
 
     def _add_actor(self) -> None:
         actor = self._actor_class.remote(self._train, hide_gpus=self._gpus == 0)

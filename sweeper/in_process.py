@@ -45,14 +45,12 @@ class InProcessWorkers:
         return event
 
     def answer(self, number: int, keep_going: bool) -> None:  # noqa: ARG002  there is only one trial
-        if self._unanswered:
-            self._unanswered = False
-            self._runner.answer(keep_going)
+        self._answer(keep_going)
 
     def interrupt(self) -> None:
         if self._number is not None:
             self._runner.interrupt(self._number)
-            self.answer(self._number, keep_going=True)
+            self._answer(None)
 
     def kill(self, number: int) -> None:  # noqa: ARG002  there is only one trial
         self._runner.close()
@@ -60,3 +58,8 @@ class InProcessWorkers:
 
     def close(self) -> None:
         self._runner.close()
+
+    def _answer(self, keep_going: bool | None) -> None:
+        if self._unanswered:
+            self._unanswered = False
+            self._runner.answer(keep_going)

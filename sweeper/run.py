@@ -121,10 +121,8 @@ def _put_away(sweep: Sweep) -> None:
 def _save_unrecorded(sweep: Sweep) -> None:
     """Let what runs save its state, while nothing can be recorded: all is told again when it goes on."""
     for event in _last_events(sweep):
-        if isinstance(event, Reported):
-            sweep.workers.answer(event.number, keep_going=True)
-        else:
-            sweep.running.pop(event.number, None)
+        # A report too is left without an answer: finished, a trial would not tell of its last epoch again.
+        sweep.running.pop(event.number, None)
 
 
 def _last_events(sweep: Sweep) -> Iterator[Event]:

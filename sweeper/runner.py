@@ -141,7 +141,7 @@ class Runner:
     hide_gpus: bool = False
     _jobs: queue.SimpleQueue[Job | None] = field(default_factory=queue.SimpleQueue)
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
-    _answers: queue.SimpleQueue[bool] = field(default_factory=queue.SimpleQueue)
+    _answers: queue.SimpleQueue[bool | None] = field(default_factory=queue.SimpleQueue)
     _interrupted: int | None = None
     """The trial that is asked to save and stop. Its number, since the request may overtake its start."""
     _held_bytes: int | None = None
@@ -152,8 +152,8 @@ class Runner:
         self.submit(job)
         return self._events.get()
 
-    def advance(self, keep_going: bool) -> Event:
-        """Answer the report that is waiting and return the next event."""
+    def advance(self, keep_going: bool | None) -> Event:
+        """Answer the report that is waiting, as `answer` does, and return the next event."""
         self.answer(keep_going)
         return self._events.get()
 
@@ -167,8 +167,11 @@ class Runner:
             self._thread.start()
         self._jobs.put(job)
 
-    def answer(self, keep_going: bool) -> None:
-        """Answer the report that is waiting."""
+    def answer(self, keep_going: bool | None) -> None:
+        """Answer the report that is waiting; with ``None`` where nobody has recorded it.
+
+        The trial then is interrupted at that epoch, which it has saved, and tells of it again when it goes on.
+        """
         self._answers.put(keep_going)
 
     def next_event(self, timeout_seconds: float) -> Event | None:
@@ -207,7 +210,10 @@ class Runner:
     def _outcome(self, job: Job) -> Completed | Stopped | Interrupted | Failed:
         def report(epoch: EpochReport) -> bool:
             self._events.put(Reported(job.number, epoch))
-            return self._answers.get()
+            answer = self._answers.get()
+            if answer is None:
+                raise TrialInterrupted(epoch.epoch + 1, 0)
+            return answer
 
         def stop() -> bool:
             return self._interrupted == job.number

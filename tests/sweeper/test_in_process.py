@@ -50,10 +50,14 @@ def test_ctrl_c_while_a_trial_is_waited_for_lets_it_save(tmp_path: Path, fakes: 
 def test_a_report_that_nobody_answered_does_not_keep_a_trial_from_saving(tmp_path: Path, fakes: Path) -> None:
     workers = InProcessWorkers("fake_training:instant")
     workers.submit(_job(tmp_path, fakes))
-    assert isinstance(workers.wait(PATIENCE_SECONDS), Reported)
+    reports = [workers.wait(PATIENCE_SECONDS)]
     workers.interrupt()
     workers.answer(3, keep_going=False)  # too late: the trial would be pruned
     assert workers.wait(PATIENCE_SECONDS) == Interrupted(3)
+    workers.submit(_job(tmp_path, fakes))
+    reports.append(workers.wait(PATIENCE_SECONDS))
+    assert isinstance(reports[0], Reported)
+    assert reports[0] == reports[1], "it tells of it again"
     workers.close()
 
 

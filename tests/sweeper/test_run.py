@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from bench import Bench
 from fake_training import accuracy, score
 
-from sweeper.errors import StudyFailed
+from sweeper.catalog import Catalog
+from sweeper.errors import StoreError, StudyFailed
 from sweeper.search import Search
 from sweeper.study import load_study
 from trials.recipe import Recipe
@@ -221,3 +223,29 @@ def test_only_the_best_trials_keep_what_an_extension_goes_on_from(bench: Bench, 
     left = {int(name) for name in holders()} & {trial.number for trial in complete}
     assert left == {max(complete, key=lambda trial: trial.value or 0.0).number}
     catalog.close()
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_an_epoch_that_could_not_be_recorded_is_told_again(
+    lost: int, bench: Bench, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Also the last one, after which the trial would be finished, and a trial that is finished tells nothing.
+    add, calls = Catalog.add_epoch, []
+
+    def away_once(catalog: Catalog, *said: Any) -> bool:
+        calls.append(said)
+        if len(calls) == lost:
+            raise StoreError("database there: Connection refused", transient=True)
+        return add(catalog, *said)
+
+    monkeypatch.setattr(Catalog, "add_epoch", away_once)
+    file, train = write_study(trials=1, epochs=2), "trials.train:run_trial"
+    with pytest.raises(StoreError):
+        bench.run(file, train)
+    bench.run(file, train)
+    with closing(bench.catalog()) as catalog:
+        study = catalog.study("small")
+        [trial] = catalog.trials(study.id)
+        assert trial.state == "complete"
+        assert [epoch.epoch for epoch in catalog.epochs(study.id)[trial.id]] == [1, 2]
+    assert sorted(bench.history()[0].intermediate_values) == [1, 2]
