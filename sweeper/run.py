@@ -76,7 +76,13 @@ def run_study(
             _put_away(sweep)
         return request
     except (KeyboardInterrupt, NoRoom):
-        _put_away(sweep)
+        try:
+            _put_away(sweep)
+        except StoreError as error:
+            if not error.transient:
+                raise
+            # The study has been told to stop: it does not wait for the database, to go on then.
+            _save_unrecorded(sweep)
         raise
     except StoreError as error:
         if error.transient:

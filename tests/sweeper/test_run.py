@@ -249,3 +249,22 @@ def test_an_epoch_that_could_not_be_recorded_is_told_again(
         assert trial.state == "complete"
         assert [epoch.epoch for epoch in catalog.epochs(study.id)[trial.id]] == [1, 2]
     assert sorted(bench.history()[0].intermediate_values) == [1, 2]
+
+
+def test_ctrl_c_stops_a_study_whose_database_is_away(
+    bench: Bench, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else the study would wait for the database and then go on, against what it was told.
+    set_trial, away = Catalog.set_trial, [True]
+
+    def fail_once(catalog: Catalog, trial_id: int, **columns: Any) -> None:
+        if columns == {"state": "waiting"} and away and away.pop():
+            raise StoreError("database there: Connection refused", transient=True)
+        set_trial(catalog, trial_id, **columns)
+
+    monkeypatch.setattr(Catalog, "set_trial", fail_once)
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(write_study(trials=2), stop_after_reports=1)
+    assert not away
+    bench.run(write_study(trials=2))
+    assert [trial.state.name for trial in bench.history()] == ["COMPLETE"] * 2
