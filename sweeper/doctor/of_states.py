@@ -42,7 +42,9 @@ def _check_epochs(seen: Examination, trial: TrialRow) -> None:
     planned = trial.recipe["train"]["epochs"] + sum(added["epochs"] for added in trial.recipe.get("extensions", ()))
     newest = trial.facts.get("epochs", planned) if trial.state == "complete" else max(known, default=0)
     missing = sorted(set(range(1, newest + 1)) - known)
-    beyond = sorted(epoch for epoch in known if not 1 <= epoch <= planned)
+    # A complete trial has a reason where an extension of it failed midway, whose epochs stay recorded.
+    extension_failed = trial.state == "complete" and trial.reason is not None
+    beyond = [] if extension_failed else sorted(epoch for epoch in known if not 1 <= epoch <= planned)
     if missing:
         seen.find(name_of(trial.number), f"{listed(missing)} missing in the catalog, of {newest} trained")
     if beyond:

@@ -17,7 +17,8 @@ from rich.console import Console
 
 from sweeper.catalog import Catalog, TrialRow
 from sweeper.doctor import doctor
-from sweeper.errors import StudyHeld
+from sweeper.errors import StudyFailed, StudyHeld
+from sweeper.extend import extend
 from sweeper.lease import Lease
 from sweeper.settings import Settings
 from sweeper.start import start
@@ -100,6 +101,13 @@ def patient(good: Path, tmp_path: Path) -> Patient:
     patient = Patient(tmp_path / "home")
     patient.sql(f"UPDATE sweeper_studies SET tracking_uri = '{patient.settings.tracking_uri}'")
     return patient
+
+
+def test_an_extension_that_failed_midway_is_no_fault(patient: Patient) -> None:
+    train = "fake_training:really_fails_to_go_on"
+    with pytest.raises(StudyFailed, match="no extension ran to its end"):
+        extend("small", patient.settings, Console(file=io.StringIO()), epochs=3, in_process=True, train=train)
+    assert patient.doctor() == (0, [GOOD.replace("6 epochs", "7 epochs")])
 
 
 def test_a_good_study_is_good(patient: Patient) -> None:
