@@ -152,7 +152,10 @@ class StudyRuns:
         from mlflow.entities import Param
 
         began_with = {name: section for name, section in trial.recipe.items() if name != "extensions"}
-        self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in flatten(began_with).items()])
+        # A param cannot be changed, and the micro-batch may have been since it was first told.
+        told = self.client.get_run(run_id).data.params
+        new = {name: value for name, value in flatten(began_with).items() if name not in told}
+        self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in new.items()])
 
     def log_epochs(self, run_id: str, epochs: Sequence[EpochRow]) -> None:
         """Log the metrics of epochs, each at the time of its report."""

@@ -234,6 +234,22 @@ def test_files_that_cannot_be_stored_withhold_no_number_and_come_later(catalog: 
     assert files["traceback.txt"] == "Traceback: line 1\nDiverged: nan"
 
 
+def test_a_trial_described_twice_with_another_micro_batch_is_delivered_all_the_same(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    # MLflow changes no param, and would refuse all that is owed of the study from then on.
+    tracker = _tracker(catalog, f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path)
+    number = _train(catalog, 0, state="running", epochs=1)
+    tracker.deliver()
+    recipe = catalog.trial(_study(catalog).id, 0).recipe
+    smaller = {**recipe, "train": {**recipe["train"], "ema": 0.9, "micro_batch": 32}}
+    catalog.set_trial(number, recipe=smaller, described=False)  # the answer was lost; then the memory was too small
+    tracker.deliver()
+    params = _children(tracker)["0"].data.params
+    assert (params["train.ema"], params["train.micro_batch"]) == ("None", "32"), "as it began, and what was added"
+    assert catalog.trial(_study(catalog).id, 0).described
+
+
 def test_what_was_drawn_of_a_trial_is_among_its_artifacts(catalog: Catalog, tmp_path: Path) -> None:
     tracker = _local(catalog, tmp_path)
     _train(catalog, 0, state="running")
