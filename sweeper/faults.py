@@ -125,9 +125,13 @@ def _make_room(sweep: Sweep, trial: Running, event: Failed) -> None:
 
 def _count(row: TrialRow, kind: str) -> int:
     """How often a fault of that kind has interrupted the trial since it last ended, or was retried, if ever."""
-    retried = [attempt["at"] for attempt in row.attempts if attempt["kind"] == "retry"]
-    since = max([row.ended_at or 0.0, *retried])
-    return sum(attempt["kind"] == kind and attempt["at"] > since for attempt in row.attempts)
+    count = 0
+    for attempt in row.attempts:
+        if attempt["kind"] == "retry":
+            count = 0  # by the order: the clock may have jumped since
+        elif attempt["kind"] == kind and attempt["at"] > (row.ended_at or 0.0):
+            count += 1
+    return count
 
 
 def _go_on(sweep: Sweep, trial: Running, kind: str, reason: str, **changed: Any) -> None:

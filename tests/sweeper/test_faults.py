@@ -80,6 +80,22 @@ def test_how_often_it_went_on_is_known_after_a_restart(bench: Bench, write_study
     assert len(_trial(bench).attempts) == 2
 
 
+def test_a_clock_that_was_put_back_since_a_retry_gives_no_more_of_them(bench: Bench, write_study: WriteStudy) -> None:
+    file = _study(write_study, ", retries: 2")
+
+    def put_back(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(file, "endless_training:loses_a_process", on_continue=put_back)
+    trial = _trial(bench)
+    with closing(bench.catalog()) as catalog:
+        mark = {"at": time.time() + 86_400, "kind": "retry", "reason": "it failed yesterday"}
+        catalog.set_trial(trial.id, attempts=[mark, *trial.attempts])
+    with pytest.raises(StudyFailed, match=r"\(3 times\)"):
+        bench.run(file, "endless_training:loses_a_process")
+
+
 def test_out_of_memory_halves_the_micro_batch_until_nothing_smaller_is_left(
     bench: Bench, write_study: WriteStudy
 ) -> None:
