@@ -41,6 +41,9 @@ def fail(sweep: Sweep, event: Failed) -> None:
     """
     trial = sweep.running[event.number]
     match event.kind:
+        case "lost" if sweep.stopping:
+            # A worker that ends now was stopped along with this process: it costs none of the retries.
+            sweep.wait_again(event.number)
         case "lost":
             _lose(sweep, trial, event.reason)
         case "out_of_memory":

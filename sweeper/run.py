@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from sweeper.catalog import Catalog, EpochRow, Request, StudyRow, TrialRow, WeightsRow
 from sweeper.dispatch import Workers
@@ -82,7 +83,8 @@ def run_study(
             if not error.transient:
                 raise
             # The study has been told to stop: it does not wait for the database, to go on then.
-            _save_unrecorded(sweep)
+            with suppress(WorkersError):
+                _save_unrecorded(sweep)
         raise
     except StoreError as error:
         if error.transient:
@@ -118,8 +120,9 @@ def _loop(sweep: Sweep) -> Request | None:
 def _put_away(sweep: Sweep) -> None:
     """Let what runs save its state, for a while; what is told meanwhile is recorded as ever."""
     sweep.stopping = True
-    for event in _last_events(sweep):
-        _handle(sweep, event)
+    with suppress(WorkersError):  # stopped along with this process: what ran goes on from its newest checkpoint
+        for event in _last_events(sweep):
+            _handle(sweep, event)
     for number in list(sweep.running):
         sweep.wait_again(number)
 

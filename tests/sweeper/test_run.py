@@ -12,7 +12,9 @@ from bench import Bench
 from fake_training import accuracy, score
 
 from sweeper.catalog import Catalog
-from sweeper.errors import StoreError, StudyFailed
+from sweeper.errors import StoreError, StudyFailed, WorkersError
+from sweeper.in_process import InProcessWorkers
+from sweeper.runner import Event, Failed
 from sweeper.search import Search
 from sweeper.study import load_study
 from trials.recipe import Recipe
@@ -267,4 +269,35 @@ def test_ctrl_c_stops_a_study_whose_database_is_away(
         bench.run(write_study(trials=2), stop_after_reports=1)
     assert not away
     bench.run(write_study(trials=2))
+    assert [trial.state.name for trial in bench.history()] == ["COMPLETE"] * 2
+
+
+def test_ctrl_c_stops_a_study_whose_workers_end_with_it(
+    bench: Bench, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # SIGTERM for a whole group of processes, as Slurm and systemd send it, ends Ray too: the study is not to go on.
+    class Dying(InProcessWorkers):
+        def interrupt(self) -> None:
+            raise WorkersError("Ray died: its process 71 is gone")
+
+    class Lost(InProcessWorkers):
+        is_stopping = False
+
+        def interrupt(self) -> None:
+            self.is_stopping = True
+            super().interrupt()
+
+        def wait(self, timeout_seconds: float) -> Event | None:
+            return Failed(0, "the worker died", kind="lost") if self.is_stopping else super().wait(timeout_seconds)
+
+    file = write_study(trials=2)
+    for workers in (Dying, Lost):
+        monkeypatch.setattr("bench.InProcessWorkers", workers)
+        with pytest.raises(KeyboardInterrupt):
+            bench.run(file, stop_after_reports=1)
+    with closing(bench.catalog()) as catalog:
+        [trial] = catalog.trials(catalog.study("small").id)
+    assert (trial.state, trial.attempts) == ("waiting", []), "it has cost none of the retries"
+    monkeypatch.undo()
+    bench.run(file)
     assert [trial.state.name for trial in bench.history()] == ["COMPLETE"] * 2
