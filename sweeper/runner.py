@@ -231,12 +231,12 @@ class Runner:
         except TrialInterrupted:
             return Interrupted(job.number)
         except TrialError as error:
-            reason, kind = f"{type(error).__name__}: {error}", KINDS.get(type(error), "raised")
+            reason, kind = storable(f"{type(error).__name__}: {error}"), KINDS.get(type(error), "raised")
             spoiled = kind == "out_of_memory" and gpu_is_broken()
-            return Failed(job.number, reason, traceback.format_exc(), kind=kind, spoiled=spoiled)
+            return Failed(job.number, reason, storable(traceback.format_exc()), kind=kind, spoiled=spoiled)
         except BaseException as error:  # noqa: BLE001  the user's own code may raise anything, SystemExit too
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            return Failed(job.number, reason, traceback.format_exc(), spoiled=gpu_is_broken())
+            reason = storable(" ".join(f"{type(error).__name__}: {error}".split()))
+            return Failed(job.number, reason, storable(traceback.format_exc()), spoiled=gpu_is_broken())
 
     def _kept_bytes(self) -> int:
         held = held_bytes()
@@ -253,6 +253,15 @@ def import_from(path: str) -> Any:
     """What `module:name` names."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def storable(text: str) -> str:
+    r"""The text without what no database takes: half characters, as in names of files that are not UTF-8, and NUL.
+
+    >>> storable("cannot read caf\udce9.png: \0")
+    'cannot read caf\\udce9.png: \\0'
+    """
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\0")
 
 
 def raise_in(thread: threading.Thread, error: type[BaseException]) -> None:

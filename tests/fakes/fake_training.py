@@ -88,6 +88,11 @@ def always_raises(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -
     raise ValueError("no such column: 'price'")
 
 
+def names_a_file_of_old(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
+    """A file whose name is not UTF-8, with a NUL within."""
+    raise ValueError(f"{os.fsdecode(bytes((0x63, 0xE9)))}.png: \0 is no picture")
+
+
 def exits(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Somebody's script at heart."""
     raise SystemExit("no data today")

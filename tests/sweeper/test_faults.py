@@ -191,3 +191,10 @@ def test_a_trial_that_waits_for_a_worker_is_not_stalled_and_a_person_is_told_onc
         look_for_stalled(sweep)
     assert time.monotonic() - sweep.running[0].heard_at < 60
     assert watcher.lines == ["trial 0 waits for a worker, for which Ray has not found room yet"]
+
+
+def test_what_no_database_takes_is_no_part_of_a_reason(bench: Bench, write_study: WriteStudy) -> None:
+    with pytest.raises(StudyFailed):
+        bench.run(_study(write_study), "names_a_file_of_old")
+    assert _trial(bench).reason == r"ValueError: c\udce9.png: \0 is no picture"
+    assert r"c\udce9.png" in _trial(bench).facts["traceback"]
