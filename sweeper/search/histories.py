@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,14 @@ from sweeper.catalog.database import store_error, use_wal
 from sweeper.search.methods import PRUNERS
 from sweeper.study import Study
 from trials.result import METRICS
+
+# Optuna makes its tables where it sees none, without a lock: of two studies that begin at once in a new home, one would
+# fail.
+TABLES_LOCK = 0x6F7074756E61
+"""The advisory lock of PostgreSQL under which the tables are made: the letters of ``optuna``."""
+MADE_BY_ANOTHER = ("already exists", "UNIQUE constraint failed")
+"""What SQLite says where another process is making them."""
+MADE_BY_ANOTHER_PAUSES_SECONDS = (0.5, 1.0, 2.0)
 
 
 def create_history(study: Study, name: str, storage: optuna.storages.BaseStorage) -> optuna.Study:
@@ -96,11 +105,41 @@ def connected(url: str) -> Iterator[optuna.storages.RDBStorage]:
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Connect to Optuna's tables, which are made now if there are none."""
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    storage = _connect(url)
     if url.startswith("sqlite"):
         sa.event.listen(storage.engine, "connect", use_wal)
         storage.engine.dispose()  # connections made before the listener lack its settings
     return storage
+
+
+def _connect(url: str) -> optuna.storages.RDBStorage:
+    def connect() -> optuna.storages.RDBStorage:
+        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+
+    if not url.startswith("sqlite"):
+        with _alone(url):
+            return connect()
+    # Here a lock would keep Optuna out too.
+    for pause_seconds in MADE_BY_ANOTHER_PAUSES_SECONDS:
+        try:
+            return connect()
+        except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            if not any(sign in f"{error} {error.__cause__}" for sign in MADE_BY_ANOTHER):
+                raise
+            time.sleep(pause_seconds)
+    return connect()
+
+
+@contextmanager
+def _alone(url: str) -> Iterator[None]:
+    """Inside, no other process makes Optuna's tables in this PostgreSQL."""
+    engine = sa.create_engine(url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(TABLES_LOCK)))
+            yield
+    finally:
+        engine.dispose()
 
 
 def close_storage(storage: optuna.storages.RDBStorage) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import sqlalchemy as sa
 
 from sweeper.errors import StoreError
 from sweeper.search import Search
+from sweeper.search.histories import connected
 from sweeper.study import Study, load_study
 
 WriteStudy = Callable[..., Path]
@@ -378,3 +381,16 @@ def test_a_minimised_metric_turns_the_pruner_round(
 def test_a_database_that_is_away_is_one_line(write_study: WriteStudy, open_search: OpenSearch) -> None:
     with pytest.raises(StoreError, match=r"^database postgresql\+psycopg://ada:\*\*\*@127.0.0.1:1/x: [^\n]+$"):
         open_search(load_study(write_study()), "postgresql+psycopg://ada:secret@127.0.0.1:1/x")
+
+
+def test_studies_that_start_at_once_in_a_new_home_make_the_tables_once(url: str) -> None:
+    begin = threading.Barrier(3)
+
+    def open_and_close() -> None:
+        begin.wait()
+        with connected(url):
+            pass
+
+    with ThreadPoolExecutor(3) as pool:
+        for opened in [pool.submit(open_and_close) for _ in range(3)]:
+            opened.result()
