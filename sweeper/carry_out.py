@@ -28,6 +28,7 @@ from sweeper.study import Study
 from sweeper.study_folder import StudyFolder
 from sweeper.tracking import Tracker
 from sweeper.view import LineView, LiveView, Scoreboard, open_view
+from trials.errors import NoSpace
 
 if TYPE_CHECKING:
     from sweeper.dispatch import Workers
@@ -118,12 +119,13 @@ def _run(call: Call, lease: Lease) -> int:
     except StudyFailed:
         state = "failed"
         raise
-    except (StoreError, OSError) as error:
+    except (StoreError, NoSpace, OSError) as error:
         if not _is_full(error):
             raise
         state = "paused"
         again = show.command(call.settings, "resume", call.row.name)
-        raise NoRoom(f"{error}; nothing is lost and the study is paused; make room, then: {again}") from error
+        where = str(error).partition(";")[0] if isinstance(error, NoSpace) else error  # the rest is said here too
+        raise NoRoom(f"{where}; nothing is lost and the study is paused; make room, then: {again}") from error
     finally:
         if state != "finished" and not lease.lost:
             _leave(call, state)
@@ -265,7 +267,9 @@ def _onward(call: Call) -> str:
     return "continue with: " + show.command(call.settings, "start", str(call.study.path))
 
 
-def _is_full(error: StoreError | OSError) -> bool:
+def _is_full(error: StoreError | NoSpace | OSError) -> bool:
+    if isinstance(error, NoSpace):  # while the winner was packed
+        return True
     return error.no_space if isinstance(error, StoreError) else error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -18,6 +18,7 @@ from sweeper.in_process import InProcessWorkers
 from sweeper.settings import load_settings
 from sweeper.start import start
 from sweeper.view import LineView
+from trials.errors import NoSpace
 
 STUDY = """\
 study: small
@@ -28,8 +29,8 @@ search: {trials: 4, pruner: {name: none}}
 """
 
 
-def _once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, first: Callable[[], Any]) -> None:
-    """Have the first call of a method do something else before it does what it always does."""
+def _once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, first: Callable[[], Any]) -> None:
+    """Have the first call of a method, or of a module's function, do something else before what it always does."""
     whole = getattr(owner, name)
 
     def failing(*arguments: Any, **named: Any) -> Any:
@@ -123,3 +124,19 @@ def test_a_study_comes_through_one_mishap_after_another(
     assert [(trial.number, trial.state) for trial in trials] == [(number, "complete") for number in range(4)]
     assert [[epoch.epoch for epoch in epochs[trial.id]] for trial in trials] == [[1, 2]] * 4
     assert [attempt["reason"] for trial in trials for attempt in trial.attempts] == ["gone"]
+
+
+def test_a_disk_that_is_full_when_the_winner_is_packed_pauses_the_study(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "study.yaml").write_text(STUDY)
+    said = "winner: no space left on the disk; make room, then go on with `sweeper resume`"
+    _once(monkeypatch, carry_out, "publish_winner", _raise(NoSpace(said)))
+    with pytest.raises(NoRoom) as caught:
+        _start(tmp_path)
+    assert str(caught.value) == (
+        "winner: no space left on the disk; nothing is lost and the study is paused; make room, then: "
+        "sweeper resume small"
+    )
+    assert (_study().state, _study().owner) == ("paused", None)
+    assert _start(tmp_path)[0] == 0
