@@ -19,8 +19,9 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 
 N ?= 200
 JOBS ?= 1
-# Two processes, each with whole files: tests of one file share what is slow to set up.
-PYTEST := python -m pytest -n 2 --dist loadfile
+# Two processes, each with whole files, since tests of one file share what is slow to set up; in the order of the folders,
+# where the slowest come first.
+PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test check faults docs lock clean
 
