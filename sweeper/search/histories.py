@@ -154,16 +154,18 @@ def reaching(url: str) -> Iterator[None]:
 
     `group` and `constant_liar` are marked experimental; saying so at each proposal helps nobody.
     """
-    with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
-        try:
-            yield
-        except sa.exc.SQLAlchemyError as error:
-            raise store_error(url, error) from error
-        except optuna.exceptions.StorageInternalError as error:
-            # What the database said, and with that whether it may come back, is in the error that Optuna wrapped.
-            cause = error.__cause__
-            inner = cause if isinstance(cause, sa.exc.SQLAlchemyError) else error
-            raise store_error(url, inner) from inner
+    # Set and never put back: what `catch_warnings` puts back is all of the process's filters, and in another thread the
+    # tracker's imports add theirs meanwhile.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    try:
+        yield
+    except sa.exc.SQLAlchemyError as error:
+        raise store_error(url, error) from error
+    except optuna.exceptions.StorageInternalError as error:
+        # What the database said, and with that whether it may come back, is in the error that Optuna wrapped.
+        cause = error.__cause__
+        inner = cause if isinstance(cause, sa.exc.SQLAlchemyError) else error
+        raise store_error(url, inner) from inner
 
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

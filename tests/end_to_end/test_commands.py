@@ -225,7 +225,23 @@ def test_help_has_an_example(sweeper: SweeperCommand, command: str) -> None:
 def test_help_of_the_whole_names_all_commands(sweeper: SweeperCommand) -> None:
     done = sweeper.run("--help")
     assert done.returncode == 0
-    assert set(main.commands) == {"start", "extend", "list", "show", "ui", "pull", "init", "schema"}
+    assert set(main.commands) == {
+        "start",
+        "stop",
+        "pause",
+        "resume",
+        "retry",
+        "extend",
+        "list",
+        "show",
+        "doctor",
+        "sync",
+        "ui",
+        "pull",
+        "rm",
+        "init",
+        "schema",
+    }
     listed = [line for line in done.stdout.split("Commands:\n")[1].splitlines() if line[2:3].strip()]
     assert [line.split()[0] for line in listed] == sorted(main.commands)
 

@@ -193,7 +193,7 @@ def test_an_extension_stopped_by_ctrl_c_goes_on_where_it_was(sweeper: SweeperCom
 
 def statuses(sweeper: SweeperCommand) -> dict[str, str]:
     """Name and status of each MLflow run."""
-    client = MlflowClient(sweeper.tracking_uri)
+    client = MlflowClient(sweeper.tracking_uri, sweeper.tracking_uri)
     runs = client.search_runs([client.get_experiment_by_name("slow").experiment_id])
     return {run.info.run_name: run.info.status for run in runs}
 
@@ -201,7 +201,7 @@ def statuses(sweeper: SweeperCommand) -> dict[str, str]:
 def assert_mlflow_has_all(sweeper: SweeperCommand, records: Records) -> None:
     """Each epoch once in its trial's run, at the time of its first report; all runs ended; the winner registered."""
     assert statuses(sweeper) == dict.fromkeys(["slow", *(f"trial {n:04d}" for n in range(3))], "FINISHED")
-    client, row = MlflowClient(sweeper.tracking_uri), records.row
+    client, row = MlflowClient(sweeper.tracking_uri, sweeper.tracking_uri), records.row
     for trial in records.catalog.trials(row.id):
         epochs = records.catalog.epochs(row.id)[trial.id]
         assert [epoch.epoch for epoch in epochs] == list(range(1, EPOCHS + ADDED * trial.is_extended + 1))

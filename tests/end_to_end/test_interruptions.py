@@ -119,7 +119,7 @@ def has_an_epoch(sweeper: SweeperCommand) -> bool:
 
 def statuses(sweeper: SweeperCommand) -> dict[str, str]:
     """Name and status of each MLflow run."""
-    client = MlflowClient(sweeper.tracking_uri)
+    client = MlflowClient(sweeper.tracking_uri, sweeper.tracking_uri)
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     assert len({run.info.run_name for run in runs}) == len(runs)
     return {run.info.run_name: run.info.status for run in runs}
@@ -145,7 +145,7 @@ def assert_it_goes_on(sweeper: SweeperCommand, study: Path) -> None:
         assert trial["params"] == old["params"]
         assert trial["epochs"][: len(old["epochs"])] == old["epochs"]
 
-    client = MlflowClient(sweeper.tracking_uri)
+    client = MlflowClient(sweeper.tracking_uri, sweeper.tracking_uri)
     runs = client.search_runs([client.get_experiment_by_name("slow").experiment_id], "tags.`sweeper.role` = 'trial'")
     known = {trial["number"]: len(trial["epochs"]) for trial in before["trials"]}
     for run in runs:

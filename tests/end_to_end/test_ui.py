@@ -129,7 +129,7 @@ def origin(ui: Running) -> str:
 
 
 def open_run(page: Page, ui: Running, finished: FinishedStudy, name: str) -> None:
-    client = MlflowClient(finished.sweeper.tracking_uri)
+    client = MlflowClient(finished.sweeper.tracking_uri, finished.sweeper.tracking_uri)
     experiment = client.get_experiment_by_name("small")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id], f"attributes.run_name = '{name}'")
