@@ -285,9 +285,9 @@ average: {best_n: 3, soup: greedy}
         ),
         (
             with_train("{bach: {choice: [1, 2]}}"),
-            "study.yaml:4:9: train.bach: found unknown key 'bach', expected epochs, batch_size, micro_batch, accumulate, "
-            "loss, optimizer, schedule, lr_finder, precision, clip_norm, clip_value, ema, swa, early_stop, data_parallel, "
-            "compile, channels_last or pictures",
+            "study.yaml:4:9: train.bach: found unknown key 'bach', expected epochs, batch_size, micro_batch, "
+            "accumulate, loss, optimizer, schedule, lr_finder, precision, clip_norm, clip_value, ema, swa, early_stop, "
+            "data_parallel, compile, channels_last or pictures",
         ),
         (
             with_train("{loss: {name: bce, label_smoothing: {choice: [0.0, {uniform: [0.5, 1.5]}]}}}"),
