@@ -141,6 +141,8 @@ def extend(
         raise StudyError(
             "--file: found beside --epochs, --trials or --trial, expected it alone: it says how many trials"
         )
+    if numbers and trials is not None:
+        raise StudyError("--trial: found beside --trials, expected one of them: these trials, or so many of the best")
     if numbers and epochs is None:
         raise StudyError("--trial: found without --epochs, expected how many to add to it")
     if file is not None:

@@ -125,8 +125,8 @@ def _check_resume_points(trials: Sequence[TrialRow], folder: StudyFolder, extend
         if not folder.has_resume_point(trial.number, trial.facts["epochs"]):
             raise StudyError(
                 f"trial {trial.number:04d} cannot be extended: found no state after its epoch {trial.facts['epochs']}; "
-                f"the study keeps that of its best {extendable} trials (storage.extendable), but not where an "
-                "extension has failed midway"
+                f"the study keeps that of its best {extendable} trials (storage.extendable), unless storage.limit or a "
+                "full disk took it, or an extension failed midway; name one that has it with --trial"
             )
 
 

@@ -124,4 +124,6 @@ def quiet() -> Iterator[None]:
 def in_one_line(settings: Settings, error: Exception) -> str:
     """What went wrong, and with which MLflow."""
     cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if "Failed to establish a new connection" in cause:  # what urllib3 and requests wrap around it takes five lines
+        cause = f"nothing answers there ({'Connection refused' if 'refused' in cause else 'no connection'})"
     return f"MLflow at {without_password(settings.tracking_uri)}: {without_password(cause)}"

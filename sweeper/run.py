@@ -159,7 +159,11 @@ def _interrupted(sweep: Sweep) -> list[Proposal]:
         proposal = sweep.search.reopen(number)
         row = sweep.known.get(number)
         if row is not None:
-            _tell_epochs(sweep, number, epochs.get(row.id, []))
+            told = epochs.get(row.id, [])
+            _tell_epochs(sweep, number, told)
+            # One that is trained again after a failure has told of epochs from which nothing is left.
+            if told and sweep.folder.has_resume_point(number, told[-1].epoch):
+                sweep.known_epochs[number] = told[-1].epoch
         if row is None or row.state in ("running", "waiting"):
             waiting.append(proposal)
         elif row.state == "complete" and row.value is not None:
@@ -180,7 +184,8 @@ def _begin(sweep: Sweep, ready: Proposal | TrialRow) -> None:
     row = _running_row(sweep, ready)
     sweep.submit(row)
     recipe = Recipe.model_validate(row.recipe)
-    after_epochs = recipe.extensions[-1].after_epochs if recipe.extensions else 0
+    extended_after = recipe.extensions[-1].after_epochs if recipe.extensions else 0
+    after_epochs = max(extended_after, sweep.known_epochs.get(row.number, 0))
     sweep.progress.started(row.number, row.params, recipe.epochs, after_epochs)
 
 

@@ -66,6 +66,8 @@ class Sweep:
     """Trials that an earlier run of this study left in the catalog."""
     extendable: list[WeightsRow]
     """Weights of the best complete trials, which keep what an extension would go on from."""
+    known_epochs: dict[int, int] = field(default_factory=dict)
+    """After which epoch an interrupted trial goes on."""
     running: dict[int, Running] = field(default_factory=dict)
     waiting: list[Proposal | TrialRow] = field(default_factory=list)
     """Trials to go on with before anything new is asked for."""

@@ -101,7 +101,8 @@ REFUSED = {
     "nothing to go on from": (
         {},
         "trial 0001 cannot be extended: found no state after its epoch 2; the study keeps that of its best 2 trials "
-        "(storage.extendable), but not where an extension has failed midway",
+        "(storage.extendable), unless storage.limit or a full disk took it, or an extension failed midway; name one "
+        "that has it with --trial",
     ),
 }
 

@@ -107,6 +107,13 @@ def test_an_interrupted_study_goes_on_where_it_was(after: int, bench: Bench, wri
     catalog.close()
 
 
+def test_a_trial_that_goes_on_says_after_which_epoch(bench: Bench, write_study: WriteStudy) -> None:
+    file, train = write_study(trials=1, epochs=3), "trials.train:run_trial"
+    with pytest.raises(KeyboardInterrupt):
+        bench.run(file, train, stop_after_reports=2)
+    assert bench.run(file, train).lines[0] == "0 goes on after 2 to 3"
+
+
 def test_an_end_that_only_the_catalog_heard_of_is_told_to_the_search(bench: Bench, write_study: WriteStudy) -> None:
     study = load_study(write_study(trials=3))
     catalog, search = bench.catalog(), Search(study, bench.url, study.name)
