@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from pathlib import Path
 
 ANSWER_SECONDS = 120.0
 """How long a service may take to answer on a busy machine."""
+
+_STARTING = threading.Lock()
+"""The package starts servers under a lock between processes, which two threads of one break."""
 
 
 class MlflowServer:
@@ -71,7 +75,8 @@ class Postgres:
 
         self._data = folder / "postgres"
         # Nothing is left to its own cleaning up: it knows only of the process that it started itself.
-        self._server = get_server(self._data, cleanup_mode=None)
+        with _STARTING:
+            self._server = get_server(self._data, cleanup_mode=None)
         self._made = 0
         self._process: subprocess.Popen[bytes] | None = None
         """The server, once this class has started it."""
