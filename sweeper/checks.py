@@ -13,7 +13,7 @@ from sweeper.study_file import Asha, Hyperband, Pruner, StudyFile
 from trials.recipe import Recipe
 from trials.recipe.misfits import misfits
 
-SPLIT_KEYS = ("source", "arguments", "task", "target", "text", "validation", "test", "seed")
+SPLIT_KEYS = ("source", "arguments", "task", "target", "text", "validation", "confirm", "test", "seed")
 """What decides which examples are in the selection and test splits, and what is asked of them: one value for the whole
 study. What the network sees of an example (its size, its columns, its words) may vary."""
 
@@ -67,6 +67,15 @@ def pruner_faults(document: Document, pruner: Pruner, max_epochs: int) -> Iterat
     if isinstance(pruner, Asha | Hyperband) and pruner.min_epochs > max_epochs:
         expected = f"at most the epochs of a trial, {max_epochs}"
         yield document.fault(("search", "pruner", "min_epochs"), f"found {pruner.min_epochs}, expected {expected}")
+
+
+def finish_faults(document: Document, files: Sequence[StudyFile]) -> Iterator[Fault]:
+    """Choices that could only be confirmed on the examples that they were made on."""
+    said = document.data.get("data")
+    confirm = said.get("confirm") if isinstance(said, dict) else None
+    if files and files[0].finish is not None and confirm == 0:
+        expected = "more than 0 in a study with finish; leave it out for 0.5"
+        yield document.fault(("data", "confirm"), f"found 0, expected {expected}")
 
 
 def misfit_faults(document: Document, variants: Sequence[tuple[Decision, StudyFile]]) -> Iterator[Fault]:

@@ -156,6 +156,8 @@ train: {optimizer: {name: adamw, lr: {log: [1e-4, 1e-2]}}}
     "search.pruner: hyperband": "search: {pruner: {name: hyperband, min_epochs: 2}}\n",
     "search.pruner: patient": "search: {pruner: {name: patient, patience_epochs: 4}}\n",
     "workers": "workers: {concurrent: 4, cpus: 2, gpus: 0.5}\n",
-    "average": "average: {best_n: {choice: [0, 3, 5]}, batch_norm_samples: 4096}\n",
+    "average": "average: {best_n: {choice: [0, 3, 5]}, trunk_epochs: 2, batch_norm_samples: 4096}\n",
+    "finish": "finish: {epochs: 60, pool: 4, finalists: 3, seeds: 3}\n",
+    "finish.distil": "finish: {epochs: 30, moves: [distil], distil: {temperature: 3, compare: true}}\n",
     "storage": "storage: {limit: 50 GB, keep_best: 20, extendable: 3}\n",
 }

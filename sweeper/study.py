@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper.checks import address_faults, misfit_faults, pruner_faults, source_faults, split_faults
+from sweeper.checks import address_faults, finish_faults, misfit_faults, pruner_faults, source_faults, split_faults
 from sweeper.errors import StudyError
 from sweeper.paths import with_absolute_paths
 from sweeper.positions import Document, Fault, Position, dotted, show, sorted_lines
 from sweeper.ranges import RangeReader
-from sweeper.space import Space
+from sweeper.space import Choice, Space, Tree
 from sweeper.start_with import Point, resolve_points
-from sweeper.study_file import SECTIONS, Search, Storage, StudyFile, Workers
+from sweeper.study_file import SECTIONS, Finish, Search, Storage, StudyFile, Workers
 from sweeper.validate import validate, variants
 
 
@@ -35,6 +35,7 @@ class Study:
     search: Search
     workers: Workers
     storage: Storage
+    finish: Finish | None
     start_with: tuple[Point, ...]
     """Points to try first, by parameter name."""
     max_epochs: int
@@ -66,6 +67,7 @@ def load_study(path: str | Path, text: str | None = None) -> Study:
     points: tuple[Point, ...] = ()
     if files and not ranges.broken:
         faults += pruner_faults(document, files[0].search.pruner, max_epochs)
+        faults += finish_faults(document, files)
         points, wrong = resolve_points(document, ("search", "start_with"), space)
         faults += wrong
     if faults:
@@ -76,13 +78,29 @@ def load_study(path: str | Path, text: str | None = None) -> Study:
         path=path.resolve(),
         text=text,
         digest=_digest(document.data),
-        space=with_absolute_paths(space, path.resolve().parent),
+        space=with_absolute_paths(space if files[0].finish is None else _with_confirm(space), path.resolve().parent),
         search=files[0].search,
         workers=files[0].workers,
         storage=files[0].storage,
+        finish=files[0].finish,
         start_with=points,
         max_epochs=max_epochs,
     )
+
+
+CONFIRM = 0.5
+"""Share of the selection split that a study with `finish` sets aside, unless it says how much."""
+
+
+def _with_confirm(space: Space) -> Space:
+    """The space with a share of the selection split set aside wherever none is said."""
+
+    def said(data: Tree) -> Tree:
+        if isinstance(data, Choice):
+            return replace(data, options=tuple(said(option) for option in data.options))
+        return {"confirm": CONFIRM, **data}
+
+    return Space({**space.sections, "data": said(space.sections["data"])})
 
 
 def _digest(data: dict[str, Any]) -> str:

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from sweeper.study_folder import NAME
-from trials.recipe import DEFAULT_METRICS, Average, Count, Data, Model, NotNegative, Positive, Section, Train
-from trials.recipe.section import WholeNumber
+from trials.recipe import DEFAULT_METRICS, Average, Count, Data, Fraction, Model, NotNegative, Positive, Section, Train
+from trials.recipe.section import PositiveFraction, WholeNumber
 from trials.result import Metric
 
 SECTIONS = ("data", "model", "train", "average")
@@ -172,6 +172,53 @@ class Storage(Section):
         return None if self.limit is None else size_bytes(self.limit)
 
 
+class Distil(Section):
+    """A student that learns from the ensemble's answers."""
+
+    temperature: Positive = 2.0
+    """Softens the answers of teacher and student alike; numbers are learnt as they are. [arXiv:1503.02531]"""
+    hard_fraction: Fraction = 0.1
+    """Share of the loss that is of the true labels. The rest is of the teacher's answers. [arXiv:1503.02531]"""
+    compare: bool = False
+    """Train the same student without a teacher too, for the same epochs from the same seed. It tells what distilling
+    was worth. [sweeper]"""
+
+
+Move = Literal["extend", "branch", "distil"]
+
+
+class Finish(Section):
+    """What is tried after the sweep, to make one model better than the best trial's, and how the winner is found."""
+
+    epochs: WholeNumber = 0
+    """Epochs to spend on `moves`, in equal parts. With 0 only soups and ensembles are made, which need no training.
+    [sweeper]"""
+    moves: Annotated[tuple[Move, ...], Field(strict=False)] = ("extend", "branch", "distil")
+    """How they are spent: on more epochs for the best trial, on short branches of it that are then averaged, on a
+    student of the ensemble. [arXiv:2203.05482; arXiv:1503.02531]"""
+    pool: Annotated[int, Field(ge=2)] = 5
+    """The best so many trials are the ingredients of soups and ensembles. [arXiv:2203.05482]"""
+    ensemble_size: Count = 5
+    """Most models in an ensemble. [Caruana et al., ICML 2004]"""
+    barrier_tolerance: NotNegative = 0.2
+    """How much higher the loss may be on the straight line between two weights than between their own losses, as a
+    share of these; weights further apart are not averaged. [arXiv:1912.05671]"""
+    branches: Annotated[int, Field(ge=2)] = 3
+    """Branches of the best trial: with its learning rate, and with others between half of it and twice as much.
+    [arXiv:2203.05482]"""
+    lr: PositiveFraction = 0.1
+    """Learning rate at the start of extensions and branches, as a share of the trial's own. It falls to 0 by a cosine.
+    [arXiv:1803.05407]"""
+    distil: Distil = Distil()
+    """How the student learns. [arXiv:1503.02531]"""
+    finalists: Annotated[int, Field(ge=2)] = 3
+    """So many of the ways to a model, the best single trial's among them, are gone again from fresh seeds.
+    [sweeper]"""
+    seeds: WholeNumber = 3
+    """Fresh seeds for each finalist. Trainings that finalists share are done once; 0 compares what there is.
+    [arXiv:2103.03098]"""
+
+
 class StudyFile(Section):
     """A study: what to train, what to vary, how to search."""
 
@@ -192,6 +239,9 @@ class StudyFile(Section):
     """Where trials run. It is no part of what a study is: it may change when a study goes on. [sweeper]"""
     average: Average = Average()
     """What is averaged at the end of a trial. [sweeper]"""
+    finish: Finish | None = None
+    """What is tried after the sweep: soups, ensembles, longer training, a student; and how the winner is confirmed.
+    Left out, the winner is the best of the weights that trials kept. [sweeper]"""
     storage: Storage = Storage()
     """What stays on the disk beyond the results. Like `workers` it is no part of what a study is. [sweeper]"""
 

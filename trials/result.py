@@ -40,10 +40,11 @@ TASK_METRICS: dict[str, tuple[str, ...]] = {
 error of the standardised target, whatever loss was minimised, so that trials with different losses can be compared.
 ``mae`` and ``rmse`` are in units of the target."""
 
-WeightsKind = Literal["raw", "ema", "swa", "best_n"]
+WeightsKind = Literal["raw", "ema", "swa", "best_n", "soup", "ensemble"]
 """``raw``: the weights as trained (of the best epoch under early stopping, else of the last one).
 ``ema``: their exponential moving average. ``swa``: the plain mean of the last epochs' weights (stochastic weight
-averaging). ``best_n``: the mean of the N best epochs' raw weights."""
+averaging). ``best_n``: the mean of the N best epochs' raw weights. ``soup``: the mean of weights of several trials.
+``ensemble``: several models whose answers are averaged, in one file."""
 
 
 class Record(BaseModel):

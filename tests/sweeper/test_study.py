@@ -181,7 +181,7 @@ average: {best_n: 3, soup: greedy}
         "study.yaml:1:8: study: found '../x', expected at most 64 letters, digits, '.', '_' and '-', beginning with "
         "a letter or digit and without '..'",
         "study.yaml:2:1: sede: found unknown key 'sede', expected study, seed, data, model, train, search, workers, "
-        "average or storage; did you mean 'seed'?",
+        "average, finish or storage; did you mean 'seed'?",
         "study.yaml:4:11: data.source: found 'digts', expected digits, npz:PATH, folder:PATH, csv:PATH, parquet:PATH "
         "or module:function; did you mean 'digits'?",
         "study.yaml:5:15: data.validation: found 0.0, expected a number > 0 and < 1",
@@ -317,14 +317,48 @@ average: {best_n: 3, soup: greedy}
             "selection split",
         ),
         (
+            MINIMAL.replace("digits}", "digits, confirm: {uniform: [0.1, 0.2]}}"),
+            "study.yaml:2:33: data.confirm: found a range, expected one value: trials are compared on one "
+            "selection split",
+        ),
+        (
+            MINIMAL.replace("digits}", "digits, confirm: 0.0}") + "finish: {}\n",
+            "study.yaml:2:33: data.confirm: found 0, expected more than 0 in a study with finish; leave it out for 0.5",
+        ),
+        (
+            with_train("{epochs: {int: [2, 8]}}") + "average: {trunk_epochs: 2}\n",
+            "study.yaml:4:26: average.trunk_epochs: found 2, expected less than train.epochs (2), of which it takes "
+            "the first",
+        ),
+        (
             MINIMAL + "recipe: {seed: 1}\n",
             "study.yaml:4:1: recipe: found unknown key 'recipe', expected study, seed, data, model, train, search, "
-            "workers, average or storage",
+            "workers, average, finish or storage",
         ),
     ],
 )
 def test_one_fault_gives_one_line(text: str, line: str) -> None:
     assert faults(text) == [line]
+
+
+@pytest.mark.parametrize(
+    ("data", "confirm"),
+    [
+        ("data: {source: digits}", 0.5),
+        ("data: {source: digits, confirm: 0.3}", 0.3),
+        ("data: {choice: [{source: digits}, {source: digits, mix: mixup}]}", 0.5),
+    ],
+)
+def test_a_study_with_finish_sets_examples_aside_to_confirm_on(data: str, confirm: float) -> None:
+    def confirms(text: str) -> set[float]:
+        return {
+            load(text).space.decide(pick).sections["data"].get("confirm", 0.0)
+            for pick in (lambda p: p.distribution.labels[0], lambda p: p.distribution.labels[-1])
+        }
+
+    text = MINIMAL.replace("data: {source: digits}", data)
+    assert confirms(text + "finish: {}\n") == {confirm}
+    assert confirms(text) == {0.3 if "confirm" in data else 0.0}
 
 
 def with_augment(augment: str) -> str:

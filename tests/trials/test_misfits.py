@@ -295,3 +295,17 @@ def test_they_are_found_without_torch() -> None:
     program = "import sys, trials.recipe.misfits; print(*sorted({'torch', 'numpy', 'pandas'} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == ""
+
+
+def test_a_trunk_leaves_epochs_to_its_branches() -> None:
+    def lines(trunk_epochs: int, **start: Any) -> list[str]:
+        content = {"data": {"source": "digits"}, "model": {"build": "mlp"}, "train": {"epochs": 4}}
+        average = {"trunk_epochs": trunk_epochs}
+        return [str(misfit) for misfit in misfits(Recipe.model_validate({**content, "average": average, **start}))]
+
+    weights = {"path": "../0000/weights/raw.safetensors", "sha256": "", "name": "trunk"}
+    assert lines(3) == []
+    assert lines(4) == [
+        "average.trunk_epochs: found 4, expected less than train.epochs (4), of which it takes the first"
+    ]
+    assert lines(4, start={"weights": weights, "epochs": 4}) == []

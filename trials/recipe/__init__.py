@@ -33,6 +33,17 @@ from trials.recipe.augment import (
 )
 from trials.recipe.data import Data, Task
 from trials.recipe.loss import Bce, CrossEntropy, Focal, Huber, Loss, Mse
+from trials.recipe.made_from import (
+    Assembly,
+    GreedyEnsemble,
+    GreedySoup,
+    KeptWeights,
+    Member,
+    Start,
+    Teacher,
+    TopEnsemble,
+    UniformSoup,
+)
 from trials.recipe.model import (
     Imported,
     Init,
@@ -84,6 +95,12 @@ class Recipe(Section):
     average: Average = Average()
     extensions: Annotated[tuple[Extension, ...], Field(strict=False)] = ()
     """What was added after the trial had finished, by `sweeper extend`; not a key of study.yaml."""
+    start: Start | None = None
+    """Weights to begin from, such as those of a trunk; not a key of study.yaml."""
+    teacher: Teacher | None = None
+    """An ensemble to learn from, beside the labels; not a key of study.yaml."""
+    assembly: Assembly | None = None
+    """What is made of other trials' weights in place of a training; not a key of study.yaml."""
 
     @model_validator(mode="before")
     @classmethod
@@ -107,6 +124,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Affine",
+    "Assembly",
     "Augment",
     "Average",
     "BackTranslation",
@@ -127,15 +145,19 @@ __all__ = [
     "Extension",
     "Focal",
     "Fraction",
+    "GreedyEnsemble",
+    "GreedySoup",
     "HorizontalFlip",
     "Huber",
     "ImageAugment",
     "ImportPath",
     "Imported",
     "Init",
+    "KeptWeights",
     "Linear",
     "Loss",
     "LrFinder",
+    "Member",
     "Mlp",
     "Model",
     "Mse",
@@ -167,15 +189,19 @@ __all__ = [
     "Sgd",
     "SmallConvnet",
     "SmallResnet",
+    "Start",
     "Step",
     "Swa",
     "SynonymReplacement",
     "Task",
+    "Teacher",
     "TextAugment",
     "TextBag",
     "TextGru",
     "TextTransformer",
+    "TopEnsemble",
     "Train",
     "TrivialAugment",
+    "UniformSoup",
     "VerticalFlip",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from trials.recipe.augment import Augment
-from trials.recipe.section import Count, OpenFraction, Positive, PositiveFraction, Section, WholeNumber
+from trials.recipe.section import BelowOne, Count, OpenFraction, Positive, PositiveFraction, Section, WholeNumber
 
 Task = Literal["classification", "regression"]
 
@@ -42,6 +42,9 @@ class Data(Section):
     validation: OpenFraction = 0.1
     """Share of the training examples held out as the selection split, on which choices are made. Classes keep their
     shares in it. [sweeper]"""
+    confirm: BelowOne = 0.0
+    """Share of the selection split that is set aside before any choice is made, to confirm the choices of `finish` on.
+    Left out, it is 0.5 in a study with `finish`, and 0 without. [Cawley and Talbot, JMLR 11, 2010]"""
     test: OpenFraction = 0.2
     """Share of all examples held out as the test split when the source has none of its own. It is looked at once, by
     the winner. [sweeper]"""

@@ -59,6 +59,7 @@ def misfits(recipe: Recipe) -> Iterator[Misfit]:
     """All that can never work in ``recipe``, in the order of its sections."""
     for check in (_metrics, _columns, _augment, _mix, _model, _pretrained, _loss, _optimizer, _schedule, _lr_finder):
         yield from check(recipe)
+    yield from _trunk(recipe)
 
 
 def kind_of_examples(data: Data) -> Literal["image", "table", "text"] | None:
@@ -239,3 +240,11 @@ def _lr_finder(recipe: Recipe) -> Iterator[Misfit]:
 
 def _listed(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _trunk(recipe: Recipe) -> Iterator[Misfit]:
+    """What branches from a trunk has epochs of its own; one that has begun from it counts no others."""
+    trunk, epochs = recipe.average.trunk_epochs, recipe.train.epochs
+    if recipe.start is None and trunk >= epochs:
+        expected = f"less than train.epochs ({epochs}), of which it takes the first"
+        yield Misfit(("average", "trunk_epochs"), f"found {trunk}, expected {expected}")

@@ -9,7 +9,16 @@ from pydantic import Field
 from trials.recipe.loss import Loss
 from trials.recipe.optimizer import Adam, Optimizer
 from trials.recipe.schedule import Constant, Schedule
-from trials.recipe.section import BelowOne, Count, NotNegative, OpenFraction, Positive, PositiveFraction, Section
+from trials.recipe.section import (
+    BelowOne,
+    Count,
+    NotNegative,
+    OpenFraction,
+    Positive,
+    PositiveFraction,
+    Section,
+    WholeNumber,
+)
 from trials.result import Metric
 
 
@@ -119,5 +128,9 @@ class Average(Section):
     best_n: Annotated[int, Field(ge=0)] = 0
     """Average the raw weights of this many best epochs; 0 or 1 averages nothing. Kept only if not worse.
     [arXiv:1706.03762, section 6.1]"""
+    trunk_epochs: WholeNumber = 0
+    """Epochs that all trials of one architecture share: trained once, as a trunk, from which each goes on with what is
+    left of `train.epochs`. Weights that branched from one trunk can be averaged. 0 has each trial begin anew.
+    [arXiv:1912.05671]"""
     batch_norm_samples: Count = 2048
     """Training examples over which batch norm statistics are measured anew after averaging. [arXiv:2105.07576]"""
