@@ -221,7 +221,7 @@ average: {best_n: 3, soup: greedy}
         "did you mean 'hyperband'?",
         "study.yaml:33:23: workers.concurrent: found 'no', expected a whole number >= 1 or null",
         "study.yaml:33:33: workers.gpus: found 1.5, expected a whole number when above 1",
-        "study.yaml:34:22: average.soup: found unknown key 'soup', expected best_n or batch_norm_samples",
+        "study.yaml:34:22: average.soup: found unknown key 'soup', expected best_n, trunk_epochs or batch_norm_samples",
     ]
 
 
@@ -327,7 +327,7 @@ average: {best_n: 3, soup: greedy}
         ),
         (
             with_train("{epochs: {int: [2, 8]}}") + "average: {trunk_epochs: 2}\n",
-            "study.yaml:4:26: average.trunk_epochs: found 2, expected less than train.epochs (2), of which it takes "
+            "study.yaml:5:25: average.trunk_epochs: found 2, expected less than train.epochs (2), of which it takes "
             "the first",
         ),
         (
