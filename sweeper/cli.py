@@ -353,9 +353,14 @@ def schema() -> None:
 
 
 def _settings(home: Path | None) -> Settings:
+    from sweeper.errors import StudyError
     from sweeper.settings import load_settings
 
-    return load_settings(home)
+    settings = load_settings(home)
+    if settings.home.exists() and not settings.home.is_dir():
+        where = "SWEEPER_HOME" if home is None else "--home"
+        raise StudyError(f"{where}: found {settings.home}, which is no folder; expected one, or a name for a new one")
+    return settings
 
 
 def _catalog(settings: Settings) -> Catalog:

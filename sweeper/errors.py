@@ -5,6 +5,7 @@
     ├── StudyHeld        another process runs the study
     ├── StudyFailed      the study cannot get anywhere: its trials all fail alike
     ├── StoreError       the databases or the files under SWEEPER_HOME cannot be used
+    │   ├── NoStudy      there is no study of that name (exit code 2)
     │   └── NoRoom       the disk is full, and nothing more can be removed from it
     ├── WorkersError     the workers cannot be started, or do not answer
     └── TrackingError    MLflow cannot be used
@@ -51,6 +52,12 @@ class StoreError(SweeperError):
         super().__init__(message)
         self.transient = transient
         self.no_space = no_space
+
+
+class NoStudy(StoreError):
+    """There is no study of that name; the message lists those there are."""
+
+    exit_code = 2
 
 
 class NoRoom(StoreError):

@@ -121,12 +121,20 @@ def _chosen(catalog: Catalog, row: StudyRow, count: int, numbers: Sequence[int])
 
 
 def _check_resume_points(trials: Sequence[TrialRow], folder: StudyFolder, extendable: int) -> None:
+    from trials.checkpoint import TrialFolder
+
     for trial in trials:
         if not folder.has_resume_point(trial.number, trial.facts["epochs"]):
             raise StudyError(
                 f"trial {trial.number:04d} cannot be extended: found no state after its epoch {trial.facts['epochs']}; "
                 f"the study keeps that of its best {extendable} trials (storage.extendable), unless storage.limit or a "
                 "full disk took it, or an extension failed midway; name one that has it with --trial"
+            )
+        damage = TrialFolder(folder.trial(trial.number)).examine_checkpoints()[0][1]
+        if damage is not None:
+            raise StudyError(
+                f"trial {trial.number:04d} cannot be extended: {damage.path}: found it damaged ({damage.found}), "
+                f"expected the state after its epoch {trial.facts['epochs']}; name another with --trial"
             )
 
 

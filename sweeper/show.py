@@ -91,7 +91,12 @@ def print_studies(catalog: Catalog, console: Console) -> None:
     """All studies as a table."""
     studies = list_studies(catalog)
     if not studies:
-        console.print("no studies yet; begin with: sweeper init", markup=False, highlight=False)
+        console.print(
+            f"no studies yet in {catalog.place}; begin with: sweeper init",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
         return
     table = Table(box=None, pad_edge=False)
     for column in ("study", "state", "trials", "best", "metric", "created"):

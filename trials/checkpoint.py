@@ -33,7 +33,7 @@ from filelock import FileLock, Timeout
 
 from trials.disk import entries, is_temporary, remove, sync, temporary_for, temporary_name, write, write_whole
 from trials.errors import TrialError
-from trials.manifest import MANIFEST, Damaged, Manifest, digest, read_sealed, sealed, verify
+from trials.manifest import MANIFEST, Damaged, Manifest, digest, read_sealed, sealed, verify, verify_checkpoint
 from trials.recipe import Recipe
 from trials.result import TrialResult, WeightsKind
 from trials.tensor_files import Weights, packed_state, packed_weights, read_state, read_weights
@@ -174,6 +174,17 @@ class TrialFolder:
                 self._note(damage)
                 remove(path.rename(temporary_name(path)))
         return None
+
+    def examine_checkpoints(self) -> list[tuple[Path, Damaged | None]]:
+        """Each checkpoint, the newest first, with what is damaged of it; to look changes nothing."""
+        examined: list[tuple[Path, Damaged | None]] = []
+        for path in reversed(self._checkpoints()):
+            try:
+                verify_checkpoint(path, self.best)
+                examined.append((path, None))
+            except Damaged as damage:
+                examined.append((path, damage))
+        return examined
 
     def _read_checkpoint(self, folder: Path) -> Checkpoint:
         manifest = Manifest.read(folder)

@@ -70,6 +70,14 @@ def verify(path: Path, expected: str) -> None:
             raise Damaged(path, "its digest is not that of what was written")
 
 
+def verify_checkpoint(checkpoint: Path, best: Path) -> None:
+    """Raise :class:`Damaged` unless all files of a checkpoint, and those that it needs in ``best``, are as written."""
+    manifest = Manifest.read(checkpoint)
+    for folder, digests in ((checkpoint, manifest.files), (best, manifest.best)):
+        for name, expected in digests.items():
+            verify(folder / name, expected)
+
+
 def sealed(content: dict[str, Any]) -> bytes:
     """JSON together with its own digest."""
     return json.dumps({"content": content, "sha256": _digest_of_json(content)}, indent=2).encode()

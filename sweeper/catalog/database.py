@@ -79,6 +79,11 @@ class Database:
                 self._engine.dispose()
                 raise
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people: a file, or a URL without its password."""
+        return without_password(self.url.removeprefix("sqlite:///"))
+
     def close(self) -> None:
         self._engine.dispose()
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Row
 from sweeper.catalog import tables
 from sweeper.catalog.database import Database
 from sweeper.catalog.rows import StudyRow, StudyState
-from sweeper.errors import StoreError
+from sweeper.errors import NoStudy, StoreError
 
 
 class Studies(Database):
@@ -63,12 +63,12 @@ class Studies(Database):
         """The study of that name.
 
         Raises:
-            StoreError: there is none; the message lists those there are.
+            NoStudy: there is none; the message lists those there are.
         """
         found = self.find_study(name)
         if found is None:
-            names = ", ".join(study.name for study in self.studies()) or "none yet"
-            raise StoreError(f"no study named {name!r} here; studies: {names}")
+            names = ", ".join(study.name for study in self.studies()) or f"none yet in {self.place}"
+            raise NoStudy(f"no study named {name!r} here; studies: {names}")
         return found
 
     def studies(self) -> list[StudyRow]:

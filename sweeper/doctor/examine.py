@@ -15,7 +15,8 @@ from rich.progress import Progress, TaskID
 
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.control import say
-from sweeper.doctor.findings import WORDS, Examination, one_line
+from sweeper.doctor.findings import WORDS, Examination, counted, one_line
+from sweeper.doctor.of_checkpoints import check_checkpoints
 from sweeper.doctor.of_files import check_files
 from sweeper.doctor.of_history import check_history
 from sweeper.doctor.of_runs import check_runs
@@ -31,9 +32,10 @@ CHECKS: dict[str, Callable[[Examination], None]] = {
     "the catalog": check_states,
     "Optuna": check_history,
     "the files": check_files,
+    "the checkpoints": check_checkpoints,
     "MLflow": check_runs,
 }
-COUNTED = ("trials", "epochs", "files", "runs")
+COUNTED = ("trials", "epochs", "files", "checkpoints", "runs")
 QUIET_SECONDS = 2.0
 """How long an examination may take before it shows how far it is."""
 Progressed = Callable[[str, int, int], None]
@@ -57,6 +59,7 @@ def doctor(
     """
     with closing(Catalog(settings.database_url, create=False)) as catalog:
         try:
+            place = catalog.place
             rows = catalog.studies() if name is None else [catalog.study(name)]
         except ValueError as error:
             where = without_password(settings.database_url)
@@ -78,7 +81,7 @@ def doctor(
             for line in [*mended, *_lines(seen)]:
                 say(console, f"{seen.row.name}: {line}")
         if not told:
-            say(console, "no studies yet; nothing to compare")
+            say(console, f"no studies yet in {place}; nothing to compare")
     return int(any(seen.findings for seen, _ in told))
 
 
@@ -143,7 +146,7 @@ def _mended(name: str, settings: Settings, console: Console, progress: Progresse
 
 
 def _lines(seen: Examination) -> list[str]:
-    counts = ", ".join(f"{seen.checked[what]} {what}" for what in COUNTED)
+    counts = ", ".join(counted(seen.checked[what], what) for what in COUNTED)
     running = [f"runs on {seen.row.owner_host}: only trials that have ended are compared"] if seen.runs_now else []
     verdict = [] if seen.findings else [f"nothing disagrees ({counts} checked)"]
     return [*running, *(finding.line for finding in seen.findings), *(f"note: {note}" for note in seen.notes), *verdict]

@@ -27,6 +27,7 @@ Action = Literal[
     "pack_again",
     "choose_again",
     "forget_weights",
+    "forget_resume_point",
     "delete_run",
     "run_anew",
     "tell_again",
@@ -45,6 +46,7 @@ WORDS: dict[Action, str] = {
     "pack_again": "packs the winner anew",
     "choose_again": "drops them; `sweeper start` then chooses the winner anew, with another look at the test split",
     "forget_weights": "drops them from the leaderboard",
+    "forget_resume_point": "removes what it would go on from",
     "delete_run": "deletes the run",
     "run_anew": "deletes the run and delivers it anew",
     "tell_again": "delivers it again",
@@ -142,6 +144,14 @@ def listed(numbers: Sequence[int]) -> str:
     ('epoch 3', 'epochs 3, 5')
     """
     return f"epoch{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"
+
+
+def counted(number: int, things: str) -> str:
+    """
+    >>> counted(1, "epochs"), counted(2, "epochs")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{number} {things.removesuffix('s') if number == 1 else things}"
 
 
 def one_line(error: Exception) -> str:

@@ -120,8 +120,7 @@ def _leftovers(seen: Examination) -> Iterator[tuple[Path, str]]:
     for package in folder.packages():
         if not package.name.startswith(".") and package != _package_in_use(seen):
             yield package, "a package that is not the winner's"
-    complete = [row for row in seen.weights if states.get(row.trial) == "complete"]
-    keep = set(best_trials(complete, seen.row.metric)[: seen.study.storage.extendable])
+    keep = extendable(seen)
     named = {row.path for row in seen.weights} | {(seen.row.winner or {}).get("path")}
     for path in entries(folder.trials):
         if not re.fullmatch(r"\d{4,}", path.name) or not path.is_dir():
@@ -131,6 +130,13 @@ def _leftovers(seen: Examination) -> Iterator[tuple[Path, str]]:
             yield path, "a trial that the catalog does not know"
         elif state in ("complete", "pruned", "failed"):
             yield from _left_by_trial(seen, path, state, named, has_resume_point=int(path.name) in keep)
+
+
+def extendable(seen: Examination) -> set[int]:
+    """The numbers of the trials whose newest state is kept for an extension."""
+    complete = {trial.number for trial in seen.trials if trial.state == "complete"}
+    order = best_trials([row for row in seen.weights if row.trial in complete], seen.row.metric)
+    return set(order[: seen.study.storage.extendable])
 
 
 def _left_by_trial(

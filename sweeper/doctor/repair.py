@@ -107,6 +107,9 @@ class Surgery:
             self.seen.folder.remove_resume_point(number)  # without weights a trial cannot be extended
         remove(self.seen.folder.file(str(path)))
 
+    def forget_resume_point(self, number: str | int) -> None:
+        self.seen.folder.remove_resume_point(int(number))
+
     def delete_run(self, run_id: str | int) -> None:
         with as_tracking_error(self.seen.settings):
             self.runs.client.delete_run(str(run_id))
@@ -138,6 +141,7 @@ MEND: dict[Action, Callable[[Surgery, str | int], None]] = {
     "pack_again": Surgery.pack_again,
     "choose_again": Surgery.choose_again,
     "forget_weights": Surgery.forget_weights,
+    "forget_resume_point": Surgery.forget_resume_point,
     "delete_run": Surgery.delete_run,
     "run_anew": Surgery.run_anew,
     "tell_again": Surgery.tell_again,

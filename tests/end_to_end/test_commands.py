@@ -155,7 +155,7 @@ def test_pull_refuses_weights_that_were_damaged(finished: FinishedStudy, tmp_pat
 
 @pytest.mark.parametrize("command", ["show", "pull"])
 def test_an_unknown_study_is_answered_with_those_there_are(finished: FinishedStudy, command: str) -> None:
-    assert_refused(finished.sweeper.run(command, "smal"), 1, "no study named 'smal' here; studies: small")
+    assert_refused(finished.sweeper.run(command, "smal"), 2, "no study named 'smal' here; studies: small")
 
 
 def test_starting_a_finished_study_starts_nothing(finished: FinishedStudy) -> None:
@@ -184,8 +184,9 @@ def test_the_option_wins_over_the_environment_and_looking_leaves_no_trace(
     finished: FinishedStudy, sweeper: SweeperCommand
 ) -> None:
     assert json.loads(sweeper.run("list", "--json").stdout) == []
-    assert sweeper.run("list").stdout == "no studies yet; begin with: sweeper init\n"
-    assert_refused(sweeper.run("show", "small"), 1, "no study named 'small' here; studies: none yet")
+    assert sweeper.run("list").stdout == f"no studies yet in {sweeper.home / 'sweeper.db'}; begin with: sweeper init\n"
+    nothing = f"no study named 'small' here; studies: none yet in {sweeper.home / 'sweeper.db'}"
+    assert_refused(sweeper.run("show", "small"), 2, nothing)
     assert not sweeper.home.exists()
     (study,) = json.loads(sweeper.run("list", "--json", "--home", finished.sweeper.home).stdout)
     assert study["study"] == "small"

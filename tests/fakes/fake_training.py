@@ -13,7 +13,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+from trials.disk import remove
 from trials.errors import Diverged, Interrupted, Pruned
+from trials.manifest import MANIFEST, Manifest, sealed
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult, WeightsFile
 
@@ -40,9 +42,9 @@ def instant(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> Tria
     for epoch in range(max(start, 1), epochs + 1):
         if epoch > start and stop():
             raise Interrupted(epoch, 0)
-        (checkpoints / f"epoch-{epoch:04d}").mkdir(parents=True, exist_ok=True)
+        write_checkpoint(checkpoints / f"epoch-{epoch:04d}")
         for older in sorted(checkpoints.iterdir())[:-1]:
-            older.rmdir()
+            remove(older)
         done.write_text(str(epoch))
         if not report(_report(epoch, epochs, accuracy(recipe, epoch))):
             raise Pruned(epoch)
@@ -51,6 +53,12 @@ def instant(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> Tria
     return TrialResult(
         epochs=epochs, weights=tuple(kept), parameters=1, seconds=0.1 * epochs, device="cpu", peak_memory_bytes=0
     )
+
+
+def write_checkpoint(folder: Path) -> None:
+    """A whole checkpoint of nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).write_bytes(sealed(Manifest(files={}, best={}).model_dump()))
 
 
 def fails_to_go_on(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:

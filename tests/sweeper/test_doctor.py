@@ -32,7 +32,7 @@ train: {epochs: 2, optimizer: {name: sgd, lr: {log: [0.001, 1.0]}}}
 search: {trials: 3, sampler: random, pruner: {name: none}}
 storage: {extendable: 2}
 """
-GOOD = "small: nothing disagrees (3 trials, 6 epochs, 4 files, 4 runs checked)"
+GOOD = "small: nothing disagrees (3 trials, 6 epochs, 4 files, 2 checkpoints, 4 runs checked)"
 
 
 class Patient:
@@ -107,7 +107,7 @@ def test_an_extension_that_failed_midway_is_no_fault(patient: Patient) -> None:
     train = "fake_training:really_fails_to_go_on"
     with pytest.raises(StudyFailed, match="no extension ran to its end"):
         extend("small", patient.settings, Console(file=io.StringIO()), epochs=3, in_process=True, train=train)
-    assert patient.doctor() == (0, [GOOD.replace("6 epochs", "7 epochs")])
+    assert patient.doctor() == (0, [GOOD.replace("6 epochs", "7 epochs").replace("2 checkpoints", "3 checkpoints")])
 
 
 def test_a_good_study_is_good(patient: Patient) -> None:
@@ -126,7 +126,7 @@ def test_a_good_study_is_good(patient: Patient) -> None:
                     "mended": [],
                     "findings": [],
                     "notes": [],
-                    "checked": {"trials": 3, "epochs": 6, "files": 4, "runs": 4},
+                    "checked": {"trials": 3, "epochs": 6, "files": 4, "checkpoints": 2, "runs": 4},
                 }
             ]
         },
@@ -173,7 +173,10 @@ def test_what_a_kill_leaves_of_an_unfinished_study_is_no_fault(patient: Patient)
     )
     shutil.rmtree(patient.folder.package(1))
     patient.sql("UPDATE runs SET status = 'KILLED' WHERE name = 'small'", file="mlflow.db")
-    assert patient.doctor() == (0, ["small: nothing disagrees (3 trials, 6 epochs, 3 files, 4 runs checked)"])
+    assert patient.doctor() == (
+        0,
+        ["small: nothing disagrees (3 trials, 6 epochs, 3 files, 2 checkpoints, 4 runs checked)"],
+    )
 
 
 def test_mlflow(patient: Patient) -> None:
@@ -229,9 +232,7 @@ def test_files(patient: Patient) -> None:
     folder, winner = patient.folder, patient.winner["path"]
     other = folder.trial(0) / "weights/raw.safetensors"
     other.unlink()
-    flipped = bytearray(folder.file(winner).read_bytes())
-    flipped[-1] ^= 1
-    folder.file(winner).write_bytes(flipped)
+    _flip(folder.file(winner))
     (folder.trial(0) / ".result.json.tmp").write_text("half")
     (folder.trial(0) / "checkpoints/epoch-0001").mkdir(parents=True)
     folder.trial(9).mkdir()
@@ -260,6 +261,58 @@ def test_files(patient: Patient) -> None:
     assert (folder.trials / "notes").exists(), "nobody's business"
 
 
+def test_checkpoints_of_trials_that_could_be_extended(patient: Patient) -> None:
+    numbers = [number for number in range(3) if patient.folder.has_resume_point(number, 2)]
+    flipped, headless = (f"trials/{number:04d}/checkpoints/epoch-0002" for number in numbers)
+    _flip(patient.folder.file(f"{flipped}/state.pt"))
+    patient.folder.file(f"{headless}/manifest.json").unlink()
+    otherwise, removed = "its digest is not that of what was written", "--repair removes what it would go on from"
+    assert patient.bad() == [
+        f"{flipped}/state.pt: damaged ({otherwise}), so that trial {numbers[0]:04d} cannot be extended; {removed}",
+        f"{headless}/manifest.json: damaged (it is gone), so that trial {numbers[1]:04d} cannot be extended; {removed}",
+    ]
+    code, lines = patient.doctor(repair=True)
+    assert (code, lines[-1]) == (0, GOOD.replace("2 checkpoints", "0 checkpoints"))
+    assert not any(patient.folder.resume_point_bytes(number) for number in range(3))
+
+
+def test_checkpoints_of_a_trial_that_waits(patient: Patient) -> None:
+    """The trial sets aside itself what is damaged, so that this is no fault."""
+    number = next(number for number in range(3) if patient.folder.has_resume_point(number, 2))
+    patient.sql(
+        "UPDATE sweeper_studies SET state = 'stopped', winner = NULL",
+        f"UPDATE sweeper_trials SET state = 'waiting' WHERE number = {number}",
+        f"UPDATE trials SET state = 'RUNNING' WHERE number = {number}",
+    )
+    shutil.rmtree(patient.folder.package(1))
+    patient.sql("UPDATE runs SET status = 'KILLED'", file="mlflow.db")
+    checkpoints = patient.folder.trial(number) / "checkpoints"
+    shutil.copytree(checkpoints / "epoch-0002", checkpoints / "epoch-0001")
+    _flip(checkpoints / "epoch-0002/state.pt")
+
+    def notes() -> list[str]:
+        return [line for line in patient.doctor()[1] if "checkpoints/" in line]
+
+    otherwise = "its digest is not that of what was written"
+    newest = (
+        f"small: note: trials/{number:04d}/checkpoints/epoch-0002/state.pt: damaged ({otherwise}); trial {number:04d}"
+    )
+    assert notes() == [f"{newest} goes on from epoch-0001, to the same numbers"]
+    (checkpoints / "epoch-0001/raw.safetensors").unlink()
+    lost = f"small: note: trials/{number:04d}/checkpoints/epoch-0001/raw.safetensors: damaged (it is gone)"
+    assert notes() == [
+        f"{newest} begins anew, to the same numbers",
+        f"{lost}; trial {number:04d} begins anew, to the same numbers",
+    ]
+    assert (checkpoints / "epoch-0002").is_dir(), "to look changes nothing"
+
+
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def test_the_winner(patient: Patient) -> None:
     """Its package is packed anew from its weights; where these are lost too, another is chosen, and looked at."""
     before, package = patient.winner, patient.folder.package(1)
@@ -282,7 +335,7 @@ def test_the_winner(patient: Patient) -> None:
     code, lines = patient.doctor(repair=True)
     assert code == 1, lines
     patient.start()
-    assert patient.doctor() == (0, [GOOD.replace("4 files", "3 files")])
+    assert patient.doctor() == (0, [GOOD.replace("4 files, 2 checkpoints", "3 files, 1 checkpoint")])
     assert patient.winner["trial"] != before["trial"]
     assert patient.winner["test_looks"] == 2
 
@@ -314,7 +367,9 @@ def test_what_a_dead_orchestrator_left_rests(patient: Patient) -> None:
         "study: nobody runs it, RUNNING in MLflow; --repair delivers it again",
     ]
     assert patient.doctor(repair=True)[0] == 0
-    assert patient.doctor()[1] == ["small: nothing disagrees (3 trials, 6 epochs, 3 files, 4 runs checked)"]
+    assert patient.doctor()[1] == [
+        "small: nothing disagrees (3 trials, 6 epochs, 3 files, 2 checkpoints, 4 runs checked)"
+    ]
 
 
 def test_what_mlflow_is_owed_is_no_fault(patient: Patient) -> None:

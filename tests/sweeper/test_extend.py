@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import pytest
 from click.testing import CliRunner
+from fake_training import write_checkpoint
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from rich.console import Console
@@ -75,7 +76,7 @@ def finished(home: Path) -> Settings:
             file = WeightsFile(kind="raw", path="raw", metrics=metrics, epoch=2, bytes=1, sha256="s")
             catalog.end_trial(trial.id, "complete", value=value, facts={"epochs": 2}, weights=[(file, "raw", value)])
             if number != 1:
-                (StudyFolder(home, "small").trial(number) / "checkpoints/epoch-0002").mkdir(parents=True)
+                write_checkpoint(StudyFolder(home, "small").trial(number) / "checkpoints/epoch-0002")
         pruned = catalog.add_trial(row.id, 3, params={}, recipe={"seed": 3, "extensions": []})
         catalog.end_trial(pruned.id, "pruned", value=0.9)
         catalog.set_study(row.id, state="finished")
@@ -127,13 +128,24 @@ def test_what_makes_no_sense_is_refused_in_one_line_and_changes_nothing(case: st
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {line}\n")
 
 
+def test_a_trial_whose_state_is_damaged_is_refused_by_the_file(finished: Settings) -> None:
+    manifest = StudyFolder(finished.home, "small").trial(2) / "checkpoints/epoch-0002/manifest.json"
+    manifest.write_text("{")
+    with pytest.raises(StudyError) as caught:
+        extend("small", finished, Console(file=io.StringIO()), epochs=3, numbers=(2,))
+    assert str(caught.value) == (
+        f"trial 0002 cannot be extended: {manifest}: found it damaged (not what a trial writes), expected the state "
+        "after its epoch 2; name another with --trial"
+    )
+
+
 def test_a_study_that_is_unknown_unfinished_or_run_by_another_is_refused(finished: Settings) -> None:
     def refused(name: str = "small") -> tuple[int, str]:
         done = CliRunner().invoke(main, ["extend", name, "--epochs", "3", "--trial", "0"])
         assert done.stdout == ""
         return done.exit_code, done.stderr
 
-    assert refused("smal") == (1, "error: no study named 'smal' here; studies: small\n")
+    assert refused("smal") == (2, "error: no study named 'smal' here; studies: small\n")
     with closing(Catalog(finished.database_url)) as catalog:
         with closing(Catalog(finished.database_url)) as other, Lease(other, "small"):
             code, line = refused()

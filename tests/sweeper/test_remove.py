@@ -172,4 +172,4 @@ def test_without_a_terminal_it_wants_a_yes(home: Home) -> None:
     assert (done.exit_code, done.stdout) == (0, "removed study 'small'\n")
     assert home.is_gone()
     done = CliRunner().invoke(main, ["rm", "small", "--yes"])
-    assert (done.exit_code, done.stderr) == (1, "error: no study named 'small' here; studies: other\n")
+    assert (done.exit_code, done.stderr) == (2, "error: no study named 'small' here; studies: other\n")

@@ -173,6 +173,6 @@ def test_what_did_not_fail_is_refused_in_one_line(life: Life) -> None:
     done = CliRunner().invoke(main, ["retry", "small", "1", "0"])
     assert (done.exit_code, done.stdout, done.stderr) == (2, "", f"error: {line}\n")
     done = CliRunner().invoke(main, ["retry", "smal"])
-    assert (done.exit_code, done.stderr) == (1, "error: no study named 'smal' here; studies: small\n")
+    assert (done.exit_code, done.stderr) == (2, "error: no study named 'smal' here; studies: small\n")
     assert life.trials == before
     assert life.row.owner is None

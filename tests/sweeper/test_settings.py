@@ -3,7 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from sweeper.cli import main
 from sweeper.settings import load_settings, without_password
 from sweeper.study_folder import StudyFolder
 
@@ -22,6 +24,35 @@ def test_everything_lives_below_the_home(home: Path) -> None:
 
 def test_home_said_outright_wins(home: Path, tmp_path: Path) -> None:
     assert load_settings(tmp_path / "other").home == tmp_path / "other"
+
+
+def test_a_home_that_is_no_folder_is_a_line(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "error: {}: found {}, which is no folder; expected one, or a name for a new one\n"
+    done = CliRunner().invoke(main, ["list", "--home", "/dev/null"])
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", line.format("--home", "/dev/null"))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SWEEPER_HOME", str(tmp_path / "file"))
+    done = CliRunner().invoke(main, ["show", "small"])
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", line.format("SWEEPER_HOME", tmp_path / "file"))
+
+
+def test_where_nothing_is_the_place_is_named_that_was_looked_in(tmp_path: Path, home: Path) -> None:
+    there = tmp_path / "nosuch"
+    done = CliRunner().invoke(main, ["list", "--home", str(there)])
+    assert (done.exit_code, done.stdout) == (0, f"no studies yet in {there / 'sweeper.db'}; begin with: sweeper init\n")
+    done = CliRunner().invoke(main, ["doctor", "--home", str(there)])
+    assert (done.exit_code, done.stdout) == (0, f"no studies yet in {there / 'sweeper.db'}; nothing to compare\n")
+    assert not there.exists()
+
+
+@pytest.mark.parametrize(
+    "command", ["show", "pull", "stop", "pause", "resume", "sync", "doctor", "rm", "retry", "extend"]
+)
+def test_an_unknown_study_is_the_same_mistake_in_every_command(command: str, home: Path) -> None:
+    more = {"rm": ["--yes"], "extend": ["--trials", "3"]}.get(command, [])
+    done = CliRunner().invoke(main, [command, "small", *more])
+    line = f"error: no study named 'small' here; studies: none yet in {home / 'sweeper.db'}\n"
+    assert (done.exit_code, done.stdout, done.stderr) == (2, "", line)
 
 
 def test_the_default_is_a_folder_here(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,28 @@ def test_the_newest_checkpoint_a_spare_and_the_weights_that_they_need_stay(tmp_p
     assert {path.stem for path in folder.best.iterdir()} == {"epoch-0009", "epoch-0006", "ema-0009"}
 
 
+def test_to_examine_checkpoints_names_the_damaged_file_and_changes_nothing(tmp_path: Path) -> None:
+    folder = TrialFolder(tmp_path)
+    assert folder.examine_checkpoints() == []
+    for epoch in range(1, 7):
+        save(folder, epoch)
+    newest, spare = folder.checkpoint(6), folder.checkpoint(5)
+    assert folder.examine_checkpoints() == [(newest, None), (spare, None)]
+
+    def damaged() -> list[Path | None]:
+        return [None if damage is None else damage.path for _, damage in folder.examine_checkpoints()]
+
+    folder.best_weights(6).write_bytes(b"")  # of the newest alone
+    assert damaged() == [folder.best_weights(6), None]
+    content = bytearray((spare / "ema.safetensors").read_bytes())
+    content[-1] ^= 1
+    (spare / "ema.safetensors").write_bytes(content)
+    (newest / "manifest.json").unlink()
+    before = files(tmp_path)
+    assert damaged() == [newest / "manifest.json", spare / "ema.safetensors"]
+    assert (files(tmp_path), folder.notes) == (before, [])
+
+
 def test_a_state_in_the_midst_of_an_epoch_is_newer_than_the_epoch_before_and_older_than_its_end(tmp_path: Path) -> None:
     folder = TrialFolder(tmp_path)
     save(folder, 3)
