@@ -27,7 +27,7 @@ from sweeper.storage import keep_resume_points, remove_leftovers
 from sweeper.study import Study
 from sweeper.study_folder import StudyFolder
 from sweeper.tracking import Tracker
-from sweeper.view import LineView, LiveView, Scoreboard, open_view
+from sweeper.view import LineView, LiveView, Scoreboard, open_view, was_continued
 from trials.errors import NoSpace
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _run(call: Call, lease: Lease) -> int:
             raise
         state = "paused"
         again = show.command(call.settings, "resume", call.row.name)
-        where = str(error).partition(";")[0] if isinstance(error, NoSpace) else error  # the rest is said here too
+        where = str(error).partition(";")[0]  # what to do is said here
         raise NoRoom(f"{where}; nothing is lost and the study is paused; make room, then: {again}") from error
     finally:
         if state != "finished" and not lease.lost:
@@ -277,7 +277,7 @@ def _scoreboard(call: Call) -> Scoreboard:
     trials = call.catalog.trials(call.row.id)
     counts: dict[str, int] = Counter(trial.state for trial in trials if trial.state in ENDED)
     board = Scoreboard(call.study.name, call.study.search.metric, call.study.search.trials, counts)
-    board.continued = sum(len(trial.attempts) for trial in trials)
+    board.continued = {trial.number for trial in trials if was_continued(trial.attempts)}
     for trial in trials:
         if trial.state == "complete" and trial.value is not None:
             board.see(trial.number, trial.value)

@@ -107,12 +107,14 @@ def resume(
             if study.request == "stop":
                 say(console, f"study {name!r} is being stopped; go on with it afterwards")
                 return 1
-            was_asked = study.state == "paused" or study.request == "pause"
+            if study.state != "paused" and study.request != "pause":
+                say(console, f"study {name!r} runs already")
+                return 0
             catalog.set_study(study.id, request=None)
             if not _wait(catalog, name, console, "go on", lambda row: row.state != "paused", patience_seconds):
                 return _still_waiting(catalog, name, "resume", settings, console, patience_seconds)
             if is_held(catalog.study(name)):
-                say(console, f"study {name!r} {'goes on where it was started' if was_asked else 'runs already'}")
+                say(console, f"study {name!r} goes on where it was started")
                 return 0
     say(console, f"nobody runs study {name!r}; it goes on here")
     return go_on(Path(study.file))
@@ -126,7 +128,9 @@ def _wait(
     is_so: Callable[[StudyRow], bool],
     patience_seconds: float,
 ) -> bool:
-    """Wait until it is so, under a line that says what for; ``False`` if it takes longer than that."""
+    """Wait until it is so, under a line that says what for if it is not; ``False`` if it takes longer than that."""
+    if is_so(catalog.study(name)):
+        return True
     until = time.monotonic() + patience_seconds
     holder = catalog.study(name).owner_host
     progress = f"waiting for study {name!r} on {holder} to {what}"

@@ -25,6 +25,7 @@ from sweeper.start import open_call
 from sweeper.storage import best_trials
 from sweeper.study import load_study
 from sweeper.study_folder import StudyFolder
+from sweeper.view import counted
 from trials.recipe import Extension
 
 
@@ -127,8 +128,8 @@ def _check_resume_points(trials: Sequence[TrialRow], folder: StudyFolder, extend
         if not folder.has_resume_point(trial.number, trial.facts["epochs"]):
             raise StudyError(
                 f"trial {trial.number:04d} cannot be extended: found no state after its epoch {trial.facts['epochs']}; "
-                f"the study keeps that of its best {extendable} trials (storage.extendable), unless storage.limit or a "
-                "full disk took it, or an extension failed midway; name one that has it with --trial"
+                f"the study keeps that of its best {counted(extendable, 'trials')} (storage.extendable), unless "
+                "storage.limit or a full disk took it, or an extension failed midway; name one that has it with --trial"
             )
         damage = TrialFolder(folder.trial(trial.number)).examine_checkpoints()[0][1]
         if damage is not None:

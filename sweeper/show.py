@@ -128,7 +128,7 @@ def print_study(catalog: Catalog, name: str, settings: Settings, console: Consol
     table = Table(box=None, pad_edge=False)
     for column, justify in (("trial", "right"), ("state", "left"), ("epochs", "right"), (study["metric"], "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("params, or why it failed", overflow="fold")
+    table.add_column("params, and why it failed", overflow="fold")
     for trial in study["trials"]:
         value = "" if trial["value"] is None else figure(trial["value"])
         table.add_row(
@@ -136,12 +136,18 @@ def print_study(catalog: Catalog, name: str, settings: Settings, console: Consol
             trial["state"],
             _epochs(trial),
             value,
-            "\n".join([trial["reason"] or describe(trial["params"]), *map(attempt_line, trial["attempts"])]),
+            "\n".join(_story(trial)),
             style=STYLES.get(trial["state"]) if trial["state"] == "failed" else None,
         )
     console.print(table)
     if study["leaderboard"]:
         print_results(catalog, name, settings, console)
+
+
+def _story(trial: dict[str, Any]) -> list[str]:
+    """What was tried, why that failed, and what it went through: a line each, where there is anything to say."""
+    told = [describe(trial["params"]), trial["reason"] or "", *map(attempt_line, trial["attempts"])]
+    return [line for line in told if line]
 
 
 def print_results(catalog: Catalog, name: str, settings: Settings, console: Console) -> None:

@@ -26,8 +26,8 @@ class Progress(Protocol):
     def reported(self, number: int, report: EpochReport) -> None:
         """A trial finished an epoch."""
 
-    def continued(self, number: int, after: str) -> None:
-        """A trial goes on after a fault, which ``after`` tells in one line."""
+    def continued(self, number: int, after: str, *, counted: bool = True) -> None:
+        """A trial goes on after a fault, which ``after`` tells in one line; ``counted`` if its worker was at fault."""
 
     def ended(self, number: int, state: str, value: float | None, reason: str | None) -> None:
         """A trial ended: ``complete``, ``pruned`` or ``failed``."""

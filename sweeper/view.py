@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -46,8 +46,8 @@ class Scoreboard:
     metric: str
     trials: int
     counts: dict[str, int]
-    continued: int = 0
-    """How often a trial went on after a fault."""
+    continued: set[int] = field(default_factory=set)
+    """The trials that went on after a fault of their workers."""
     best: tuple[int, float] | None = None
     running: dict[int, _Trial] = field(default_factory=dict)
     born_at: float = field(default_factory=time.monotonic)
@@ -81,7 +81,7 @@ class Scoreboard:
         parts = [f"{self.done}/{self.trials} trials", f"{len(self.running)} running"]
         parts += [f"{self.counts[state]} {state}" for state in STYLES if self.counts.get(state)]
         if self.continued:
-            parts.append(f"{self.continued} continued")
+            parts.append(f"{len(self.continued)} continued")
         if self.best is not None:
             parts.append(f"best {self.metric} {figure(self.best[1])} (trial {self.best[0]:04d})")
         return ", ".join(parts)
@@ -117,8 +117,9 @@ class LineView:
     def reported(self, number: int, report: EpochReport) -> None:
         self._board.reported(number, report)
 
-    def continued(self, number: int, after: str) -> None:
-        self._board.continued += 1
+    def continued(self, number: int, after: str, *, counted: bool = True) -> None:
+        if counted:
+            self._board.continued.add(number)
         self._say(f"trial {number:04d} {after}")
 
     def ended(self, number: int, state: str, value: float | None, reason: str | None) -> None:
@@ -170,8 +171,9 @@ class LiveView:
     def reported(self, number: int, report: EpochReport) -> None:
         self._board.reported(number, report)
 
-    def continued(self, number: int, after: str) -> None:
-        self._board.continued += 1
+    def continued(self, number: int, after: str, *, counted: bool = True) -> None:
+        if counted:
+            self._board.continued.add(number)
         self._live.console.print(Text(f"trial {number:04d} {after}", style="yellow"))
 
     def ended(self, number: int, state: str, value: float | None, reason: str | None) -> None:
@@ -221,7 +223,7 @@ def end_line(number: int, state: str, metric: str, value: float | None, epoch: i
     """How a trial ended, in one line."""
     line = f"trial {number:04d} {state}"
     if epoch:
-        line += f" after {epoch} epoch{'s' if epoch != 1 else ''}"
+        line += f" after {counted(epoch, 'epochs')}"
     if value is not None:
         line += f": {metric} {figure(value)}"
     return line + (f": {reason}" if reason else "")
@@ -234,8 +236,29 @@ def attempt_line(attempt: Mapping[str, Any]) -> str:
     'continued after: the worker died (SIGKILL)'
     >>> attempt_line({"kind": "out_of_memory", "reason": "micro_batch 32 after out of memory"})
     'micro_batch 32 after out of memory'
+    >>> attempt_line({"kind": "retry", "reason": "ValueError: no such column"})
+    'retried after: ValueError: no such column'
     """
-    return attempt["reason"] if attempt["kind"] == "out_of_memory" else f"continued after: {attempt['reason']}"
+    if attempt["kind"] == "out_of_memory":
+        return str(attempt["reason"])
+    return f"{'retried' if attempt['kind'] == 'retry' else 'continued'} after: {attempt['reason']}"
+
+
+def was_continued(attempts: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a trial went on after its worker was lost or hung; neither a smaller micro-batch nor a retry is that.
+
+    >>> was_continued([{"kind": "out_of_memory"}, {"kind": "retry"}]), was_continued([{"kind": "stalled"}])
+    (False, True)
+    """
+    return any(attempt["kind"] in ("lost", "stalled") for attempt in attempts)
+
+
+def counted(number: int, things: str) -> str:
+    """
+    >>> counted(1, "epochs"), counted(2, "epochs")
+    ('1 epoch', '2 epochs')
+    """
+    return f"{number} {things.removesuffix('s') if number == 1 else things}"
 
 
 def describe(params: Mapping[str, Any]) -> str:

@@ -27,6 +27,7 @@ from sweeper.show import command
 from sweeper.space import Choice, Distribution, Int, Label, Log, Tree, Uniform
 from sweeper.start import load_started, open_call, said, with_models
 from sweeper.study import Study, load_study
+from sweeper.view import counted
 
 WHY = ": otherwise what its trials have shown would not fit"
 
@@ -61,7 +62,7 @@ def add_trials(
         catalog.go_on(row.id, trials_asked=row.trials_asked + trials)
         row = catalog.study(name)
         call = open_call(study, row, settings, catalog, console, in_process=in_process, train=train)
-        call.say(f"adding {trials} trial{'s' if trials > 1 else ''} to study {name!r}: {row.trials_asked} in all")
+        call.say(f"adding {counted(trials, 'trials')} to study {name!r}: {row.trials_asked} in all")
         return carry_out(call, lease)
 
 
@@ -105,7 +106,7 @@ def widen(
         before, row = row, catalog.study(name)
         call = open_call(new, row, settings, catalog, console, in_process=in_process, train=train)
         more = row.trials_asked - before.trials_asked
-        call.say(f"study {name!r} goes on as {file} says: {more} more trials, {row.trials_asked} in all")
+        call.say(f"study {name!r} goes on as {file} says: {counted(more, 'more trials')}, {row.trials_asked} in all")
         return carry_out(call, lease)
 
 

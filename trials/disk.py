@@ -59,8 +59,7 @@ def named_no_space(folder: Path) -> Iterator[None]:
 
 def _no_space(path: Path) -> str:
     return (
-        f"{path}: no space left on the disk, or in its quota; nothing saved before is lost; make room, then go on "
-        "with `sweeper resume`"
+        f"{path}: no space left on the disk, or in its quota; nothing saved before is lost; make room, then start again"
     )
 
 

@@ -15,7 +15,7 @@ from rich.progress import Progress, TaskID
 
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.control import say
-from sweeper.doctor.findings import WORDS, Examination, counted, one_line
+from sweeper.doctor.findings import WORDS, Examination, one_line
 from sweeper.doctor.of_checkpoints import check_checkpoints
 from sweeper.doctor.of_files import check_files
 from sweeper.doctor.of_history import check_history
@@ -27,6 +27,7 @@ from sweeper.lease import Lease, is_held
 from sweeper.settings import Settings, without_password
 from sweeper.show import command
 from sweeper.start import load_started
+from sweeper.view import counted
 
 CHECKS: dict[str, Callable[[Examination], None]] = {
     "the catalog": check_states,

@@ -11,6 +11,7 @@ from sweeper.mlflow_client import as_tracking_error, find_version
 from sweeper.mlflow_runs import RUN_STATUS, RunRecord, StudyRuns
 from sweeper.settings import without_password
 from sweeper.show import command
+from sweeper.view import counted
 
 STUDY_STATUS = {"finished": "FINISHED", "failed": "FAILED"}
 """By the study's state; any other that nobody runs is KILLED."""
@@ -146,7 +147,7 @@ def _count_owed(seen: Examination) -> None:
     )
     model = seen.is_finished and seen.row.winner is not None and "model_version" not in seen.row.winner
     if epochs or trials or model:
-        said = [f"{epochs} epoch{'' if epochs == 1 else 's'} of {trials} trial{'' if trials == 1 else 's'}"]
+        said = [f"{counted(epochs, 'epochs')} of {counted(trials, 'trials')}"]
         _note_owed(seen, " and ".join([*said, *(["the winner's model"] if model else [])]) + " are owed to MLflow")
 
 

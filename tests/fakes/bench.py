@@ -41,7 +41,7 @@ class Watcher:
         if self.reports == self.stop_after_reports:
             raise KeyboardInterrupt
 
-    def continued(self, number: int, after: str) -> None:
+    def continued(self, number: int, after: str, *, counted: bool = True) -> None:
         self.lines.append(f"{number} {after}")
         self.on_continue(after)
 

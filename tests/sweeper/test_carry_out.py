@@ -72,7 +72,7 @@ def test_a_study_comes_through_one_mishap_after_another(
     monkeypatch.setattr(run, "LOOK_SECONDS", 0.0)
     monkeypatch.setattr(carry_out, "RETRY_SECONDS", 0.0)
 
-    full = StoreError("database sqlite: database or disk is full", no_space=True)
+    full = StoreError("database sqlite: database or disk is full; make room and start again", no_space=True)
     _once(monkeypatch, Catalog, "add_epoch", _raise(full))
     with pytest.raises(NoRoom) as caught:
         _start(tmp_path)
@@ -130,7 +130,7 @@ def test_a_disk_that_is_full_when_the_winner_is_packed_pauses_the_study(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
-    said = "winner: no space left on the disk; make room, then go on with `sweeper resume`"
+    said = "winner: no space left on the disk; nothing saved before is lost; make room, then start again"
     _once(monkeypatch, carry_out, "publish_winner", _raise(NoSpace(said)))
     with pytest.raises(NoRoom) as caught:
         _start(tmp_path)

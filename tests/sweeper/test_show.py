@@ -108,7 +108,7 @@ def test_what_a_trial_went_through_has_a_line_each(home: Path) -> None:
     ]
     catalog.set_trial(catalog.trial(study.id, 0).id, attempts=attempts)
     catalog.end_trial(
-        catalog.add_trial(study.id, 1, params={}, recipe={"seed": 1}).id,
+        catalog.add_trial(study.id, 1, params={"train.batch_size": 64}, recipe={"seed": 1}).id,
         "failed",
         reason="Diverged: loss is nan",
         failure="diverged",
@@ -119,11 +119,12 @@ def test_what_a_trial_went_through_has_a_line_each(home: Path) -> None:
     catalog.close()
     lines = [" ".join(line.split()) for line in out.getvalue().splitlines()]
     assert lines[0] == "houses: paused; `sweeper resume houses` continues it"
-    assert lines[2:6] == [
+    assert lines[2:7] == [
         "0000 complete 0 50123 batch_size=32",
         "continued after: the worker died (SIGKILL)",
         "micro_batch 16 after out of memory",
-        "0001 failed 0 Diverged: loss is nan",
+        "0001 failed 0 batch_size=64",
+        "Diverged: loss is nan",
     ]
     assert [trial["failure"] for trial in described["trials"]] == [None, "diverged"]
     first = described["trials"][0]["attempts"][0]

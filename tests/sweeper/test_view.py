@@ -39,6 +39,17 @@ def test_a_pipe_gets_plain_lines() -> None:
     ]
 
 
+def test_what_is_continued_are_trials_and_not_their_faults() -> None:
+    """Twice the same trial, one with a smaller micro-batch, and one that was known before."""
+    out, board = io.StringIO(), _board()
+    board.continued = {2}
+    with open_view(Console(file=out, width=40), board) as lines:
+        lines.continued(0, "continued after: the worker died (SIGKILL)")
+        lines.continued(0, "continued after: the worker died (SIGKILL)")
+        lines.continued(1, "micro_batch 32 after out of memory", counted=False)
+        assert board.summary() == "0/4 trials, 0 running, 2 continued"
+
+
 def test_a_trial_that_is_extended_goes_on_and_may_fail_without_loss() -> None:
     out = io.StringIO()
     board = Scoreboard("digits", "validation.accuracy", 4, {"complete": 2, "failed": 1})

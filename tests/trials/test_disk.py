@@ -43,7 +43,7 @@ def test_on_a_full_disk_the_older_checkpoints_stay_whole_and_no_part_of_a_new_on
         folder.save(checkpoint_of(3, 500_000), best=[])
     assert str(caught.value) == (
         f"{folder.checkpoint(3)}: no space left on the disk, or in its quota; nothing saved before is lost; make room, "
-        "then go on with `sweeper resume`"
+        "then start again"
     )
     with pytest.raises(NoSpace):
         folder.save(checkpoint_of(3, 500_000), best=[3])
