@@ -1,0 +1,84 @@
+"""Commands that look at studies, mend what is recorded of them, and remove them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from sweeper.commands.shared import catalog_of, example, home_option, make_console, settings_of
+
+
+@click.command("list", epilog=example("sweeper list --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+@home_option
+def list_(as_json: bool, home: Path | None) -> None:
+    """List the studies, oldest first."""
+    from sweeper import show
+
+    catalog = catalog_of(settings_of(home))
+    if as_json:
+        click.echo(json.dumps(show.list_studies(catalog), indent=2))
+    else:
+        show.print_studies(catalog, make_console())
+
+
+@click.command(epilog=example("sweeper show digits --json"))
+@click.argument("study")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+@home_option
+def show(study: str, as_json: bool, home: Path | None) -> None:
+    """Show the trials, the leaderboard and the winner of STUDY."""
+    from sweeper import show as shown
+
+    settings = settings_of(home)
+    catalog = catalog_of(settings)
+    if as_json:
+        click.echo(json.dumps(shown.describe_study(catalog, study, settings), indent=2))
+    else:
+        shown.print_study(catalog, study, settings, make_console())
+
+
+@click.command(epilog=example("sweeper ui --port 5001"))
+@click.option("--port", type=click.IntRange(1, 65535), help="Default: 5000, or the next free one.")
+@click.option("--browser/--no-browser", default=True, help="Open a browser when the page answers.")
+@home_option
+def ui(port: int | None, browser: bool, home: Path | None) -> None:
+    """Open the MLflow UI on everything logged, on 127.0.0.1, until ctrl-C."""
+    from sweeper.ui import serve
+
+    raise SystemExit(serve(settings_of(home), port=port, browse=browser, say=click.echo))
+
+
+@click.command(epilog=example("sweeper doctor\n  sweeper doctor digits --repair"))
+@click.argument("study", required=False)
+@click.option("--repair", is_flag=True, help="Mend what can be mended, and look again.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for programs.")
+@home_option
+def doctor(study: str | None, repair: bool, as_json: bool, home: Path | None) -> None:
+    """Compare what the catalog, Optuna, MLflow and the files say of STUDY, or of all; exit code 1 if they disagree."""
+    from sweeper.doctor import doctor as look
+
+    raise SystemExit(look(study, settings_of(home), make_console(), repair=repair, as_json=as_json))
+
+
+@click.command(epilog=example("sweeper rm digits --yes"))
+@click.argument("study")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
+@click.option("--mlflow", "in_mlflow", is_flag=True, help="Delete its runs in MLflow too, and its experiment.")
+@home_option
+def rm(study: str, yes: bool, in_mlflow: bool, home: Path | None) -> None:
+    """Remove STUDY and all that came of it: trials, weights, winner, history."""
+    from sweeper.errors import StudyError
+    from sweeper.remove import remove
+
+    def confirm(question: str) -> bool:
+        if yes:
+            return True
+        if not sys.stdin.isatty():
+            raise StudyError(f"{question} found no terminal to ask in; expected --yes")
+        return click.confirm(question)
+
+    raise SystemExit(remove(study, settings_of(home), make_console(), confirm, in_mlflow=in_mlflow))
