@@ -203,7 +203,10 @@ def test_a_ray_of_our_own_that_died_is_said_and_leaves_nothing(tmp_path: Path, f
         ours = [process for process in psutil.Process().children(recursive=True) if process not in others]
         [raylet] = [process for process in ours if process.name() == "raylet"]
         raylet.kill()
-        with pytest.raises(WorkersError, match=f"Ray died: its process {raylet.pid} "):
+        with pytest.raises(WorkersError, match=f"Ray died: its process {raylet.pid} "):  # noqa: PT012
+            # That the worker went with it may be heard first.
+            assert isinstance(lost := _next(workers), Failed)
+            assert lost.kind == "lost"
             _next(workers)
     finally:
         workers.close()

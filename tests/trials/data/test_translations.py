@@ -1,3 +1,5 @@
+import io
+import sys
 import threading
 from pathlib import Path
 
@@ -95,20 +97,21 @@ def test_long_work_and_long_waits_are_told(capsys: pytest.CaptureFixture[str], m
     def hold() -> None:
         with translations._one_at_a_time(next(folder.iterdir()), WHERE):
             begun.set()
-            go_on.wait(10)
+            go_on.wait(60)
 
+    class Told(io.StringIO):
+        def write(self, text: str) -> int:
+            go_on.set()  # whatever the second says, it says while the first holds the folder
+            return super().write(text)
+
+    told = Told()
+    monkeypatch.setattr(sys, "stderr", told)
     first = threading.Thread(target=hold)
     first.start()
-    begun.wait(10)
-    second = threading.Thread(target=lambda: translated(["f"]))
-    second.start()
-    said = ""
-    while "waiting" not in said and second.is_alive():
-        said += capsys.readouterr().err
-    go_on.set()
+    assert begun.wait(10)
+    translated(["f"])
     first.join()
-    second.join()
-    assert said.splitlines()[0] == f"{WHERE}: waiting for another process that translates"
+    assert told.getvalue().splitlines()[0] == f"{WHERE}: waiting for another process that translates"
 
 
 @pytest.mark.parametrize(
