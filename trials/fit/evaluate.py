@@ -14,7 +14,7 @@ from trials.data import Preprocess, Split, Splits, Target
 from trials.fit.distributed import ALONE, Ranks
 from trials.fit.loss import class_scores
 from trials.fit.precision import autocast
-from trials.recipe import Recipe
+from trials.recipe import Loss, Recipe
 
 Z95 = 1.959963984540054
 """Standard normal quantile of a two-sided 95 % interval."""
@@ -76,7 +76,7 @@ def evaluate(
             outputs[start:stop] = predict(model, split.inputs[start:stop], splits.preprocess, recipe, device)
         ranks.exchange(outputs, spans)
     judge = JUDGES[splits.target.task]
-    return ranks.agree(lambda: judge(outputs, on_device(split.targets, device), splits.target, recipe))
+    return ranks.agree(lambda: judge(outputs, on_device(split.targets, device), splits.target, recipe.output_loss))
 
 
 def predict(model: nn.Module, inputs: Tensor, preprocess: Preprocess, recipe: Recipe, device: torch.device) -> Tensor:
@@ -94,23 +94,23 @@ def predict(model: nn.Module, inputs: Tensor, preprocess: Preprocess, recipe: Re
     return torch.cat(outputs)
 
 
-def judge_classes(outputs: Tensor, targets: Tensor, target: Target, recipe: Recipe) -> Evaluation:
-    """Loss, accuracy, balanced accuracy and top-5 accuracy of outputs (N, classes) against targets (N,).
+def judge_classes(outputs: Tensor, targets: Tensor, target: Target, loss: Loss | None) -> Evaluation:
+    """Loss, accuracy, balanced accuracy and top-5 accuracy of outputs (N, classes), read by ``loss``, against targets
+    (N,).
 
     Balanced accuracy is the mean recall of the classes that occur. With five classes or fewer, the top-5 accuracy is 1.
     """
     count, classes = outputs.shape
-    scores = class_scores(outputs, recipe.train.loss)
+    scores = class_scores(outputs, loss)
     losses = functional.cross_entropy(scores, targets, reduction="none")
     hits = scores.argmax(dim=1) == targets
     near = (scores.topk(min(5, classes), dim=1).indices == targets[:, None]).any(dim=1)
-    loss = _mean(losses)
     correct, near_correct = int(hits.sum()), int(near.sum())
     of_class = torch.bincount(targets, minlength=len(target.classes)).tolist()
     right_of_class = torch.bincount(targets[hits], minlength=len(target.classes)).tolist()
     recalls = [right / of for right, of in zip(right_of_class, of_class, strict=True) if of]
     metrics = {
-        "loss": loss,
+        "loss": _mean(losses),
         "accuracy": correct / count,
         "balanced_accuracy": math.fsum(recalls) / len(recalls),
         "top5_accuracy": near_correct / count,
@@ -122,7 +122,7 @@ def judge_classes(outputs: Tensor, targets: Tensor, target: Target, recipe: Reci
     return Evaluation(metrics, count, intervals)
 
 
-def judge_numbers(outputs: Tensor, targets: Tensor, target: Target, _recipe: Recipe) -> Evaluation:
+def judge_numbers(outputs: Tensor, targets: Tensor, target: Target, _loss: Loss | None) -> Evaluation:
     """Loss, mean absolute error, root mean squared error and R2 of outputs (N, 1) against standardised targets (N,).
 
     ``mae`` and ``rmse`` are in units of the target. R2 compares with the mean of these targets; where these are all
@@ -144,7 +144,7 @@ def judge_numbers(outputs: Tensor, targets: Tensor, target: Target, _recipe: Rec
     return Evaluation(metrics, len(errors), intervals)
 
 
-JUDGES: dict[str, Callable[[Tensor, Tensor, Target, Recipe], Evaluation]] = {
+JUDGES: dict[str, Callable[[Tensor, Tensor, Target, Loss | None], Evaluation]] = {
     "classification": judge_classes,
     "regression": judge_numbers,
 }

@@ -117,6 +117,19 @@ class Recipe(Section):
         last = self.extensions[-1] if self.extensions else None
         return self.train.epochs if last is None else last.after_epochs + last.epochs
 
+    @property
+    def makes_ensemble(self) -> bool:
+        """Whether the trial leaves several models in one file."""
+        return isinstance(self.assembly, TopEnsemble | GreedyEnsemble)
+
+    @property
+    def output_loss(self) -> Loss | None:
+        """The loss by which the outputs of what the trial leaves are read.
+
+        None for an ensemble: each member's loss is applied within it, and log-probabilities come out.
+        """
+        return None if self.makes_ensemble else self.train.loss
+
 
 __all__ = [
     "DEFAULT_METRICS",
