@@ -1,4 +1,5 @@
-"""What a trial keeps at its end: raw, ema, swa and best_n weights, each with its worth on the selection split."""
+"""What a trial keeps at its end: raw, ema, swa and best_n weights, each with its worth on the selection split, by which
+it is judged, and on what is set aside to confirm the choices that are made."""
 
 from __future__ import annotations
 
@@ -32,6 +33,23 @@ def validation_metrics(evaluation: Evaluation) -> dict[str, float]:
     return {f"validation.{name}": value for name, value in evaluation.metrics.items()}
 
 
+def confirm_metrics(model: nn.Module, recipe: Recipe, splits: Splits, device: torch.device) -> dict[str, float]:
+    """What ``model`` is worth on what ``data.confirm`` sets aside: ``confirm.loss`` and the others of the task.
+
+    Nothing where nothing is set aside; what is not a finite number is left out.
+    """
+    if splits.confirm is None:
+        return {}
+    found = evaluate(model, splits.confirm, splits, recipe, device).metrics
+    return {f"confirm.{name}": value for name, value in found.items() if math.isfinite(value)}
+
+
+def kept_metrics(model: nn.Module, recipe: Recipe, splits: Splits, device: torch.device) -> dict[str, float]:
+    """All that is written beside a file of weights: ``validation.*``, and ``confirm.*`` if any is set aside."""
+    validation = validation_metrics(evaluate(model, splits.selection, splits, recipe, device))
+    return validation | confirm_metrics(model, recipe, splits, device)
+
+
 def keep_weights(
     where: TrialFolder, recipe: Recipe, fitting: Fitting, splits: Splits, history: History
 ) -> tuple[tuple[WeightsFile, ...], tuple[str, ...]]:
@@ -62,7 +80,7 @@ class _Keeping:
     notes: list[str] = field(default_factory=list)
 
     def keep(self, kind: WeightsKind, model: nn.Module, metrics: dict[str, float], epoch: int) -> None:
-        """Write the model's weights."""
+        """Write the model's weights, and beside their ``metrics`` what they are worth on the examples set aside."""
         path = self.where.kept_weights(kind, len(self.recipe.extensions))
         write_weights(path, model.state_dict())
         content = path.read_bytes()
@@ -70,7 +88,7 @@ class _Keeping:
             WeightsFile(
                 kind=kind,
                 path=path.relative_to(self.where.root).as_posix(),
-                metrics=metrics,
+                metrics=metrics | confirm_metrics(model, self.recipe, self.splits, self.device),
                 epoch=epoch,
                 bytes=len(content),
                 sha256=hashlib.sha256(content).hexdigest(),

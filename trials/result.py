@@ -72,13 +72,14 @@ class EpochReport(Record):
 
 
 class WeightsFile(Record):
-    """One kept file of weights and what it is worth on the selection split."""
+    """One kept file of weights and what it is worth on the selection split, by which it is judged."""
 
     kind: WeightsKind
     path: str
     """Relative to the trial's folder."""
     metrics: dict[str, float]
-    """On the selection split, by the names of a report: ``validation.loss`` and the others of the task."""
+    """On the selection split, by the names of a report: ``validation.loss`` and the others of the task. Beside them, on
+    the examples that ``data.confirm`` sets aside, ``confirm.loss`` and the others: nothing is chosen by these."""
     epoch: int
     """The epoch the weights are of (for an average: the last one that went in)."""
     bytes: int

@@ -9,7 +9,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from trials.errors import TrialError
+from trials.errors import DataError, TrialError
 from trials.examples import load_examples
 from trials.fit.evaluate import evaluate
 from trials.fit.precision import arithmetic
@@ -21,14 +21,15 @@ from trials.train import on_model_device, pick_device
 def score_weights(
     recipe: Recipe,
     weights_path: Path | str,
-    split: Literal["selection", "test"],
+    split: Literal["selection", "confirm", "test"],
     device: str | torch.device | None = None,
 ) -> dict[str, float]:
     """Evaluate the weights at ``weights_path`` over the whole of ``split``, as :func:`trials.run_trial` evaluates.
 
     Gives ``test.loss`` and the task's other metrics, ``.low`` and ``.high`` of those that have a 95 % interval, and
-    ``test.count``; or the same with ``selection``. Raises :class:`DataError`, :class:`ModelError`, and
-    :class:`TrialError` when the file is not there or is of another model.
+    ``test.count``; or the same with ``selection`` or ``confirm``. Raises :class:`DataError`, also where the recipe sets
+    nothing aside to confirm on, :class:`ModelError`, and :class:`TrialError` when the file is not there or is of
+    another model.
     """
     place, path = pick_device(device), Path(weights_path)
     try:
@@ -39,7 +40,9 @@ def score_weights(
         splits = load_examples(recipe, place)
         spec = splits.preprocess.spec
         model = on_model_device(model_with_weights(recipe, spec, splits.target.outputs, weights), place, recipe, spec)
-        examples = splits.test if split == "test" else splits.selection
+        examples = {"selection": splits.selection, "confirm": splits.confirm, "test": splits.test}[split]
+        if examples is None:
+            raise DataError(f"{recipe.data.source}: no examples are set aside; expected data.confirm above 0")
         found = evaluate(model, examples, splits, recipe, place)
     scores = {f"{split}.{name}": value for name, value in found.metrics.items()}
     for name, (low, high) in found.intervals.items():

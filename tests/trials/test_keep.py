@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from trials.checkpoint import Checkpoint, TrialFolder
 from trials.data import load_splits
+from trials.fit.evaluate import evaluate
 from trials.fit.fitting import Fitting
 from trials.history import History
-from trials.keep import keep_weights
+from trials.keep import confirm_metrics, keep_weights, kept_metrics
 from trials.model.build import build_model
-from trials.recipe import Recipe, Swa
+from trials.package import model_with_weights
+from trials.recipe import Average, Recipe, Swa
 from trials.result import TrialResult
 
 CPU = torch.device("cpu")
@@ -61,6 +65,37 @@ def test_an_average_whose_loss_is_not_finite_is_not_kept(broken: set[str], value
     )
     where.finish(result)
     assert where.read_result() == result
+
+
+def test_each_file_is_also_scored_on_what_is_set_aside(tmp_path: Path) -> None:
+    """The twin: each file loaded again and evaluated. Of numbers too large to be one, nothing is written."""
+    data = RECIPE.data.model_copy(update={"confirm": 0.5})
+    recipe = RECIPE.model_copy(update={"data": data, "average": Average()})
+    splits, where = load_splits(data, CPU), TrialFolder(tmp_path)
+    assert splits.confirm is not None
+    fitting = Fitting(build_model(recipe.model, splits.preprocess.spec, 10), recipe, splits.target, 1, CPU)
+    assert fitting.ema is not None
+    assert fitting.swa is not None
+    for follower in (fitting.ema, fitting.swa):
+        for parameter in follower.model.parameters():
+            torch.nn.init.normal_(parameter)
+    epoch = {f"validation.{kind}{name}": 9.0 for kind in ("", "raw.", "ema.") for name in NAMES}
+    kept, _ = keep_weights(where, recipe, fitting, splits, History(recipe, [epoch, epoch], [1.0, 1.0]))
+    assert len(kept) == 3
+    for file in kept:
+        model = model_with_weights(recipe, splits.preprocess.spec, 10, load_file(tmp_path / file.path))
+        found = evaluate(model, splits.confirm, splits, recipe, CPU).metrics
+        assert {name: file.metrics[f"confirm.{name}"] for name in NAMES} == found
+        if file.kind != "raw":
+            assert kept_metrics(model, recipe, splits, CPU) == file.metrics
+    broken = model_with_weights(
+        recipe, splits.preprocess.spec, 10, {"1.weight": torch.full((10, 64), math.inf), "1.bias": torch.zeros(10)}
+    )
+    assert "confirm.loss" not in confirm_metrics(broken, recipe, splits, CPU)
+    assert confirm_metrics(broken, recipe, replace(splits, confirm=None), CPU) == {}
+
+
+NAMES = ("loss", "accuracy", "balanced_accuracy", "top5_accuracy")
 
 
 def test_swa_that_no_epoch_reached_is_said_to_be_missing(tmp_path: Path) -> None:

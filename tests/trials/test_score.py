@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from trials import Recipe, run_trial
 from trials.checkpoint import write_weights
 from trials.data import load_splits
-from trials.errors import TrialError
+from trials.errors import DataError, TrialError
 from trials.fit.evaluate import wilson_interval
 from trials.model.build import build_model
 from trials.score import score_weights
@@ -38,6 +38,29 @@ def test_the_selection_score_is_the_trials_own(tmp_path: Path, recipe: Recipe) -
         score = score_weights(recipe, tmp_path / "trial" / kept.path, "selection", "cpu")
         assert score["selection.loss"] == kept.metrics["validation.loss"]
         assert score["selection.accuracy"] == kept.metrics["validation.accuracy"]
+
+
+def test_what_is_set_aside_is_scored_too_and_counts_for_nothing(tmp_path: Path, recipe: Recipe) -> None:
+    """The trial's own numbers are those of a score, each over its own examples."""
+    parted = recipe.model_copy(update={"data": recipe.data.model_copy(update={"validation": 0.3, "confirm": 0.5})})
+    result = run_trial(parted, tmp_path / "trial", device="cpu")
+    splits = load_splits(parted.data, torch.device("cpu"))
+    assert splits.confirm is not None
+    counts = {"selection": len(splits.selection), "confirm": len(splits.confirm)}
+    for kept in result.weights:
+        for split, name in (("selection", "validation"), ("confirm", "confirm")):
+            score = score_weights(parted, tmp_path / "trial" / kept.path, split, "cpu")  # type: ignore[arg-type]
+            assert score[f"{split}.count"] == counts[split]
+            own = {metric: value for metric, value in kept.metrics.items() if metric.startswith(f"{name}.")}
+            assert own == {f"{name}.{key}": score[f"{split}.{key}"] for key in SCORES}
+        assert kept.metrics["confirm.loss"] != kept.metrics["validation.loss"]
+    best = [kept.metrics["validation.accuracy"] for kept in result.weights]
+    assert best == sorted(best, reverse=True)
+    with pytest.raises(DataError, match=r"npz:.*: no examples are set aside; expected data\.confirm above 0"):
+        score_weights(recipe, tmp_path / "trial" / result.weights[0].path, "confirm", "cpu")
+
+
+SCORES = ("loss", "accuracy", "balanced_accuracy", "top5_accuracy")
 
 
 def test_the_test_score_is_a_count_over_the_test_split_with_its_interval(tmp_path: Path, recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""The three splits of a study: stratified by class if there are classes, seeded by the data's own seed, loaded once a
+"""The splits of a study: stratified by class if there are classes, seeded by the data's own seed, and loaded once a
 process."""
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -58,6 +59,8 @@ class Splits:
     """SHA-256 over all examples and the split: equal exactly if data and split are equal."""
     texts: tuple[str, ...] | None = None
     """The training examples as they were written, if they are texts."""
+    confirm: Split | None = None
+    """What ``data.confirm`` sets aside of the selection split: no choice looks at it."""
 
 
 _loaded: dict[str, Splits] = {}
@@ -85,11 +88,14 @@ def split_indices(targets: Tensor, data: Data, classes: tuple[str, ...], own_tes
     source has one), the next to selection (``data.validation`` of the rest), the others to training, of which the
     first ``data.train_fraction`` are used (so a smaller fraction is a subset of a larger one). Shares are rounded per
     class, but every class is in every split. Raises ``DataError`` for a class with too few examples for that.
+
+    Of the selected rows of each class, the last ``data.confirm`` are set aside to confirm choices on, at least one; but
+    a class that has only one keeps it in selection, and is missing there. Raises ``DataError`` when all are.
     """
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(data.seed))
     shuffled = targets[order]
     groups = [(f"class {name!r}", order[shuffled == index]) for index, name in enumerate(classes)]
-    train, selection, test = [], [], []
+    train, selection, test, confirm = [], [], [], []
     for name, rows in groups or [("the source", order)]:
         parts = ("training", "selection") if own_test else ("training", "selection", "test")
         if len(rows) < len(parts):
@@ -101,12 +107,21 @@ def split_indices(targets: Tensor, data: Data, classes: tuple[str, ...], own_tes
         selected = _share(len(rows) - tests, data.validation, spare=1)
         rest = rows[tests + selected :]
         test.append(rows[:tests])
-        selection.append(rows[tests : tests + selected])
+        confirmed = _share(selected, data.confirm, spare=1) if data.confirm else 0
+        selection.append(rows[tests : tests + selected - confirmed])
+        confirm.append(rows[tests + selected - confirmed : tests + selected])
         train.append(rest[: _share(len(rest), data.train_fraction, spare=0)])
+    if data.confirm and not any(map(len, confirm)):
+        each = " of each class" if groups else ""
+        raise DataError(
+            f"{data.source}: data.confirm has nothing to set aside: the selection split has 1 example{each}, expected "
+            "at least 2; raise data.validation or add examples"
+        )
     return Indices(
         train=torch.cat(train).sort().values,
         selection=torch.cat(selection).sort().values,
         test=None if own_test else torch.cat(test).sort().values,
+        confirm=torch.cat(confirm).sort().values if data.confirm else None,
     )
 
 
@@ -126,18 +141,27 @@ def _load(data: Data, device: torch.device) -> Splits:
     else:
         target = Target.of_numbers(targets[indices.train], data.source)
     test_targets = targets[indices.test] if source.test_targets is None else torch.from_numpy(source.test_targets)
-    train = Split(inputs.train, target.as_trained(targets[indices.train]))
-    selection = Split(inputs.selection, target.as_trained(targets[indices.selection]))
-    test = Split(inputs.test, target.as_trained(test_targets))
-    if _fits(device, (train, selection, test), data.resident):
-        train, selection, test = train.to(device), selection.to(device), test.to(device)
-    return Splits(train, selection, test, inputs.preprocess, target, digest, inputs.texts)
+    splits = [
+        Split(inputs.train, target.as_trained(targets[indices.train])),
+        Split(inputs.selection, target.as_trained(targets[indices.selection])),
+        Split(inputs.test, target.as_trained(test_targets)),
+    ]
+    if inputs.confirm is not None:
+        splits.append(Split(inputs.confirm, target.as_trained(targets[indices.confirm])))
+    if _fits(device, splits, data.resident):
+        splits = [split.to(device) for split in splits]
+    train, selection, test, *confirm = splits
+    return Splits(
+        train, selection, test, inputs.preprocess, target, digest, inputs.texts, confirm[0] if confirm else None
+    )
 
 
 def _digest(source: Source, indices: Indices, image_size: int | None) -> str:
     digest = hashlib.sha256()
     arrays = [source.inputs, source.targets, source.test_inputs, source.test_targets]
     splits = [rows if rows is None else rows.numpy() for rows in (indices.train, indices.selection, indices.test)]
+    if indices.confirm is not None:
+        splits.append(indices.confirm.numpy())
     header = [None if array is None else [str(array.dtype), list(array.shape)] for array in [*arrays, *splits]]
     columns = [] if source.columns is None else [[asdict(column) for column in source.columns]]
     digest.update(json.dumps([header, source.classes, image_size, *columns]).encode())
@@ -151,7 +175,7 @@ def _digest(source: Source, indices: Indices, image_size: int | None) -> str:
     return digest.hexdigest()
 
 
-def _fits(device: torch.device, splits: tuple[Split, ...], resident: Literal["auto", "device", "host"]) -> bool:
+def _fits(device: torch.device, splits: Sequence[Split], resident: Literal["auto", "device", "host"]) -> bool:
     """Whether the examples are to wait on ``device``."""
     if device.type != "cuda" or resident == "device":
         return True

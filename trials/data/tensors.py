@@ -26,6 +26,8 @@ class Indices:
     train: Tensor
     selection: Tensor
     test: Tensor | None
+    confirm: Tensor | None = None
+    """Set aside from the selection split; ``None`` unless ``data.confirm`` says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,7 @@ class Inputs:
     preprocess: Preprocess
     texts: tuple[str, ...] | None = None
     """The training examples as they were written, if they are texts."""
+    confirm: Tensor | None = None
 
 
 def split_inputs(source: Source, indices: Indices, data: Data) -> Inputs:
@@ -48,15 +51,16 @@ def split_inputs(source: Source, indices: Indices, data: Data) -> Inputs:
         return _text_inputs(source, indices, data)
     inputs = _as_tensor(source.inputs, data.image_size)
     own_test = None if source.test_inputs is None else _as_tensor(source.test_inputs, data.image_size)
-    train, selection, test = _cut(inputs, own_test, indices)
-    return Inputs(train, selection, test, ArrayPreprocess.fit(train, data.image_size))
+    train, selection, test, confirm = _cut(inputs, own_test, indices)
+    return Inputs(train, selection, test, ArrayPreprocess.fit(train, data.image_size), confirm=confirm)
 
 
 def _table_inputs(source: Source, columns: Sequence[Column], indices: Indices) -> Inputs:
     preprocess = TablePreprocess.fit(source.inputs[indices.train.numpy()], columns)
     inputs = preprocess.recode(source.inputs, columns)
     own_test = None if source.test_inputs is None else preprocess.recode(source.test_inputs, columns)
-    return Inputs(*_cut(inputs, own_test, indices), preprocess)
+    train, selection, test, confirm = _cut(inputs, own_test, indices)
+    return Inputs(train, selection, test, preprocess, confirm=confirm)
 
 
 def _text_inputs(source: Source, indices: Indices, data: Data) -> Inputs:
@@ -66,12 +70,14 @@ def _text_inputs(source: Source, indices: Indices, data: Data) -> Inputs:
     preprocess = TextPreprocess.fit(texts, data)
     inputs = preprocess.encode(list(source.inputs))
     own_test = None if source.test_inputs is None else preprocess.encode(list(source.test_inputs))
-    return Inputs(*_cut(inputs, own_test, indices), preprocess, texts)
+    train, selection, test, confirm = _cut(inputs, own_test, indices)
+    return Inputs(train, selection, test, preprocess, texts, confirm)
 
 
-def _cut(inputs: Tensor, own_test: Tensor | None, indices: Indices) -> tuple[Tensor, Tensor, Tensor]:
+def _cut(inputs: Tensor, own_test: Tensor | None, indices: Indices) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     test = inputs[indices.test] if own_test is None else own_test
-    return inputs[indices.train], inputs[indices.selection], test
+    confirm = None if indices.confirm is None else inputs[indices.confirm]
+    return inputs[indices.train], inputs[indices.selection], test, confirm
 
 
 def _as_tensor(inputs: np.ndarray, image_size: int | None) -> Tensor:

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import os
 from collections import Counter
 from pathlib import Path
@@ -296,6 +298,69 @@ def test_the_digest_sees_the_names_of_columns_and_categories_and_every_text(tmp_
     assert len({digest(content) for content in contents}) == 4
     assert digest(table) == digest(table)
     assert digest(table, text="b") != digest(table.replace("z", "w", 1), text="b")
+
+
+def test_a_part_of_each_class_of_the_selection_split_is_set_aside_and_nothing_else_changes(tmp_path: Path) -> None:
+    source = save(tmp_path, {0: 70, 1: 31, 2: 200})
+    whole, parted = load(source, validation=0.25), load(source, validation=0.25, confirm=0.4)
+    assert whole.confirm is None
+    assert parted.confirm is not None
+    # of 14, 6 and 40 selected, 40 % are 5.6, 2.4 and 16, rounded half up
+    assert Counter(parted.confirm.targets.tolist()) == {0: 6, 1: 2, 2: 16}
+    assert sorted(rows(parted.selection) + rows(parted.confirm)) == rows(whole.selection)
+    labels = np.load(tmp_path / "a.npz")["y_train"]
+    np.testing.assert_array_equal(parted.confirm.targets, labels[rows(parted.confirm)])
+    assert (rows(parted.train), rows(parted.test)) == (rows(whole.train), rows(whole.test))
+    assert parted.preprocess == whole.preprocess
+    assert len({whole.digest, parted.digest, load(source, validation=0.25, confirm=0.5).digest}) == 3
+
+
+def test_numbers_tables_and_texts_are_set_aside_too(tmp_path: Path) -> None:
+    file = save_table(tmp_path)
+    for fields in ({"target": "y", "task": "regression"}, {"target": "y"}, {"target": "y", "text": "city"}):
+        whole = load(f"csv:{file}", validation=0.4, **fields)
+        parted = load(f"csv:{file}", validation=0.4, confirm=0.25, **fields)
+        assert parted.confirm is not None
+        classes = Counter([0] * len(whole.selection) if "task" in fields else whole.selection.targets.tolist())
+        assert len(parted.confirm) == sum(int(count / 4 + 0.5) for count in classes.values())
+        joined = torch.cat([parted.selection.inputs, parted.confirm.inputs]).double().nan_to_num(-1.0)
+        expected = whole.selection.inputs.double().nan_to_num(-1.0)
+        assert sorted(joined.tolist()) == sorted(expected.tolist())
+        targets = torch.cat([parted.selection.targets, parted.confirm.targets])
+        assert sorted(targets.tolist()) == sorted(whole.selection.targets.tolist())
+
+
+def test_with_nothing_set_aside_the_digest_is_as_it_was_before_anything_could_be(tmp_path: Path) -> None:
+    """By the digest's own definition, of the source and three splits, from before there was a fourth."""
+    splits = load(save(tmp_path, {0: 12, 1: 8}))
+    arrays = np.load(tmp_path / "a.npz")
+    inputs, labels = arrays["x_train"], arrays["y_train"].astype(np.int64)
+    parts = [np.array(rows(part)) for part in (splits.train, splits.selection, splits.test)]
+    header = [["float32", [20, 1]], ["int64", [20]], None, None, *(["int64", [len(part)]] for part in parts)]
+    digest = hashlib.sha256(json.dumps([header, ["0", "1"], None]).encode())
+    for array in (inputs, labels, *parts):
+        digest.update(array.data)
+    assert splits.digest == digest.hexdigest()
+
+
+def test_a_class_with_one_selected_example_keeps_it(tmp_path: Path) -> None:
+    source = save(tmp_path, {0: 100, 1: 5})
+    splits = load(source, validation=0.1, confirm=0.9)
+    assert splits.confirm is not None
+    assert Counter(splits.selection.targets.tolist()) == {0: 1, 1: 1}
+    assert Counter(splits.confirm.targets.tolist()) == {0: 7}
+    # of two, one is set aside however small the share
+    least = load(source, validation=0.5, confirm=0.01)
+    assert least.confirm is not None
+    assert Counter(least.confirm.targets.tolist()) == {0: 1, 1: 1}
+
+
+def test_where_nothing_can_be_set_aside_it_is_said(tmp_path: Path) -> None:
+    advice = "expected at least 2; raise data.validation or add examples"
+    with pytest.raises(DataError, match=rf"confirm has nothing to .*: the selection split has 1 example, {advice}"):
+        load(save_numbers(tmp_path, 9), task="regression", confirm=0.5)
+    with pytest.raises(DataError, match=rf"the selection split has 1 example of each class, {advice}"):
+        load(save(tmp_path, {0: 10, 1: 10}), confirm=0.5)
 
 
 @pytest.mark.parametrize(("own_test", "enough"), [(False, 3), (True, 2)])
