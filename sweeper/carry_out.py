@@ -80,7 +80,7 @@ def carry_out(call: Call, lease: Lease) -> int:
         WorkersError: Ray does not answer or cannot place the trials.
     """
     # Stopping workers and telling MLflow takes seconds, which a second ctrl-C cuts short.
-    with stop_as_interrupt(second_leaves=True):
+    with stop_as_interrupt(second_leaves="left at once; " + _onward(call)):
         code = _run(call, lease)
     if not code:
         deliver(call)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sweeper.catalog import ENDED, Catalog, EpochRow, StudyRow, TrialRow
-from sweeper.errors import StoreError, SweeperError
+from sweeper.errors import StoreError, StudyHeld, SweeperError
 from sweeper.mlflow_client import as_tracking_error, in_one_line, is_active_run
 from sweeper.mlflow_runs import StudyRuns
 from sweeper.settings import Settings, without_password
@@ -93,6 +93,9 @@ class Tracker:
 
         Args:
             patience_seconds: how long an MLflow that accepts calls and does not answer is waited for.
+
+        Raises:
+            StudyHeld: there is no thread, and another process has taken the study over.
         """
         self._stop.set()
         if self._thread is None:
@@ -195,14 +198,20 @@ class Tracker:
         return without_password(self.settings.tracking_uri)
 
     def _deliver_until_stopped(self) -> None:
-        while not self._stop.wait(self.interval_seconds):
-            self._try_to_deliver()
-        self._files_from = 0.0
-        self._all_delivered = self._try_to_deliver()
+        try:
+            while not self._stop.wait(self.interval_seconds):
+                self._try_to_deliver()
+            self._files_from = 0.0
+            self._all_delivered = self._try_to_deliver()
+        except StudyHeld as error:
+            # Whoever has the study now tells MLflow of it; this process hears of it by its lease.
+            self.last_error = str(error)
 
     def _try_to_deliver(self) -> bool:
         try:
             self.deliver()
+        except StudyHeld:
+            raise
         except SweeperError as error:
             self.last_error = str(error)
             return False

@@ -64,7 +64,7 @@ class Database:
                     url = "sqlite://"
             try:
                 # An idle connection may be cut off by whatever lies between; asked first, it is made anew.
-                self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=_connect_args(url))
+                self._engine = sa.create_engine(url, pool_pre_ping=True, connect_args=connect_args(url))
             except (ImportError, ValueError, sa.exc.ArgumentError) as error:
                 raise StoreError(
                     f"database {without_password(url)}: {without_password(str(error))}; {KNOWN_URLS}"
@@ -145,7 +145,8 @@ def bound_waiting(connection: Any, _record: Any) -> None:
     connection.commit()
 
 
-def _connect_args(url: str) -> dict[str, int]:
+def connect_args(url: str) -> dict[str, int]:
+    """How a connection to the database is to be made: what `CONNECT` says and the URL itself does not."""
     if url.startswith("sqlite"):
         return {}
     said = sa.make_url(url).query

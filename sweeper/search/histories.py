@@ -12,7 +12,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from sweeper.catalog.database import store_error, use_wal
+from sweeper.catalog.database import connect_args, store_error, use_wal
 from sweeper.search.methods import PRUNERS
 from sweeper.study import Study
 from trials.result import METRICS
@@ -114,7 +114,7 @@ def open_storage(url: str) -> optuna.storages.RDBStorage:
 
 def _connect(url: str) -> optuna.storages.RDBStorage:
     def connect() -> optuna.storages.RDBStorage:
-        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+        return optuna.storages.RDBStorage(url, engine_kwargs={"pool_pre_ping": True, "connect_args": connect_args(url)})
 
     if not url.startswith("sqlite"):
         with _alone(url):
@@ -133,7 +133,7 @@ def _connect(url: str) -> optuna.storages.RDBStorage:
 @contextmanager
 def _alone(url: str) -> Iterator[None]:
     """Inside, no other process makes Optuna's tables in this PostgreSQL."""
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url, connect_args=connect_args(url))
     try:
         with engine.begin() as connection:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(TABLES_LOCK)))

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -387,6 +388,19 @@ def test_an_mlflow_that_does_not_answer_is_not_waited_for_longer_than_said(catal
         assert not tracker.close(patience_seconds=0.01)
         assert tracker.last_error == f"MLflow at {tracker.settings.tracking_uri}: no answer within 0.01 s"
         assert catalog.study("digits").run_id is None
+
+
+def test_one_whose_study_was_taken_over_tells_no_more_of_it(catalog: Catalog, tmp_path: Path) -> None:
+    tracker = _local(catalog, tmp_path)
+    tracker.interval_seconds = 0.01
+    catalog.swap_owner(tracker.study.id, expected=None, owner="another", owner_pid=7, owner_host="there")
+    catalog.fence(tracker.study.id, "this one")
+    tracker.start()
+    (thread,) = (thread for thread in threading.enumerate() if thread.name == "tracker")
+    thread.join(60.0)
+    assert not thread.is_alive(), "without having been told to stop"
+    assert tracker.last_error == "study 'digits' was taken over by process 7 on there"
+    assert not tracker.close()
 
 
 @pytest.mark.slow
