@@ -13,24 +13,25 @@ import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from trials.data import InputSpec, Preprocess, Splits, Target
 from trials.disk import write_whole
+from trials.ensemble_file import build_chosen
 from trials.errors import TrialError
 from trials.fit.loss import class_scores
 from trials.locate import one_line
 from trials.model.build import build_model
 from trials.recipe import Loss, Recipe
 from trials.seed import kept_random_state
+from trials.tensor_files import unpacked_weights
 
 WEIGHTS, RECIPE, PACKAGE = "weights.safetensors", "recipe.json", "package.json"
 
@@ -76,9 +77,9 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
                 f"{source / WEIGHTS}: not the file that {PACKAGE} describes (SHA-256 differs); pull it again"
             )
         preprocess, target = Preprocess.from_dict(description["preprocess"]), Target.from_dict(description["target"])
-        spec, outputs, tensors = preprocess.spec, target.outputs, safetensors.torch.load(weights)
-    model = model_with_weights(recipe, spec, outputs, tensors)
-    return Answering(model, target, recipe.train.loss).eval().to(device), preprocess
+        tensors, metadata = unpacked_weights(weights)
+    model = model_of_file(recipe, preprocess.spec, target, tensors, metadata)
+    return Answering(model, target, recipe.output_loss).eval().to(device), preprocess
 
 
 @contextlib.contextmanager
@@ -109,6 +110,21 @@ class Answering(nn.Module):
         return class_scores(outputs, self.loss)
 
 
+def model_of_file(
+    recipe: Recipe, spec: InputSpec, target: Target, weights: dict[str, Tensor], metadata: Mapping[str, str]
+) -> nn.Module:
+    """What a trial of ``recipe`` left in a file: one model, or all those of an ensemble as one, on the host.
+
+    ``weights`` and ``metadata`` are what `trials.tensor_files.unpacked_weights` finds in the file. In eval mode. Raises
+    what :func:`model_with_weights` raises.
+    """
+    if not recipe.makes_ensemble:
+        return model_with_weights(recipe, spec, target.outputs, weights)
+    with kept_random_state(torch.device("cpu")):
+        model = build_chosen(recipe, spec, target, metadata)
+    return _with_weights(model, "ensemble", weights)
+
+
 def model_with_weights(recipe: Recipe, spec: InputSpec, outputs: int, weights: dict[str, Tensor]) -> nn.Module:
     """The recipe's model on the host, in eval mode, with ``weights`` in place of its initial ones.
 
@@ -116,11 +132,15 @@ def model_with_weights(recipe: Recipe, spec: InputSpec, outputs: int, weights: d
     """
     with kept_random_state(torch.device("cpu")):
         model = build_model(recipe.model, spec, outputs)
+    return _with_weights(model, recipe.model.build, weights)
+
+
+def _with_weights(model: nn.Module, name: str, weights: dict[str, Tensor]) -> nn.Module:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise TrialError(
-            f"{recipe.model.build}: these weights are of another model ({' '.join(str(error).split())[:300]})"
+            f"{name}: these weights are of another model ({' '.join(str(error).split())[:300]})"
         ) from error
     return model.eval()
 

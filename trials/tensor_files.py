@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +20,18 @@ from trials.manifest import Damaged, read_verified
 Weights = Mapping[str, Tensor]
 
 
-def packed_weights(weights: Weights) -> bytes:
-    """Tensors as a safetensors file. Tied tensors are stored once under each name."""
+def packed_weights(weights: Weights, metadata: dict[str, str] | None = None) -> bytes:
+    """Tensors, and texts about them, as a safetensors file. Tied tensors are stored once under each name."""
     # A copy on the host each: the format takes neither shared memory nor channels-last strides.
-    return safetensors.torch.save(
-        {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
-    )
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
+    return safetensors.torch.save(copies, metadata)
+
+
+def unpacked_weights(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors in a safetensors file, and the texts about them. Raises ``SafetensorError``."""
+    weights = safetensors.torch.load(content)
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return weights, header.get("__metadata__", {})
 
 
 def packed_state(state: Mapping[str, Any]) -> memoryview:
