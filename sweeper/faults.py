@@ -16,7 +16,8 @@ from sweeper.errors import NoRoom, StudyFailed
 from sweeper.runner import Failed
 from sweeper.storage import collect
 from sweeper.sweep import Running, Sweep
-from sweeper.view import attempt_line
+from sweeper.view import attempt_line, was_continued
+from trials.errors import NoSpace
 from trials.fit.micro_batch import smaller_micro_batch
 from trials.recipe import Recipe
 
@@ -76,7 +77,7 @@ def look_for_stalled(sweep: Sweep) -> None:
         if now - trial.heard_at < minutes * 60:
             continue
         sweep.workers.kill(number)
-        reason = f"no report for {minutes:g} minutes (workers.stall_minutes)"
+        reason = f"no report for {minutes:g} minute{'' if minutes == 1 else 's'} (workers.stall_minutes)"
         if _count(trial.row, "stalled") < STALLS:
             _go_on(sweep, trial, "stalled", reason)
         else:
@@ -121,8 +122,11 @@ def _make_room(sweep: Sweep, trial: Running, event: Failed) -> None:
         return
     freed = collect(sweep.catalog, sweep.row, sweep.study.storage, sweep.folder, out_of_space=True)
     if freed.bytes <= 0:
-        raise NoRoom(f"{sweep.folder.trial(event.number)}: the disk is full ({event.reason})")
-    sweep.progress.continued(event.number, f"the disk was full; {freed.bytes / 1e6:.1f} MB were made free")
+        where = event.reason.removeprefix(f"{NoSpace.__name__}: ").partition(";")[0]  # what to do is said with the rest
+        raise NoRoom(f"trial {event.number:04d}: {where}")
+    sweep.progress.continued(
+        event.number, f"the disk was full; {freed.bytes / 1e6:.1f} MB were made free", counted=False
+    )
     sweep.waiting.insert(0, trial.row)
 
 
@@ -144,7 +148,7 @@ def _go_on(sweep: Sweep, trial: Running, kind: str, reason: str, **changed: Any)
     del sweep.running[row.number]
     # Recorded before it goes on, so that a restart of this process does not forget how often it did.
     sweep.catalog.set_trial(row.id, **changed, **({"state": "waiting"} if sweep.stopping else {}))
-    sweep.progress.continued(row.number, attempt_line(attempt))
+    sweep.progress.continued(row.number, attempt_line(attempt), counted=was_continued([attempt]))
     if not sweep.stopping:
         sweep.submit(row)
 

@@ -146,14 +146,6 @@ def listed(numbers: Sequence[int]) -> str:
     return f"epoch{'' if len(numbers) == 1 else 's'} {', '.join(map(str, numbers))}"
 
 
-def counted(number: int, things: str) -> str:
-    """
-    >>> counted(1, "epochs"), counted(2, "epochs")
-    ('1 epoch', '2 epochs')
-    """
-    return f"{number} {things.removesuffix('s') if number == 1 else things}"
-
-
 def one_line(error: Exception) -> str:
     """What went wrong, however many lines it takes to say."""
     return " ".join(str(error).split())

@@ -57,7 +57,7 @@ def diverges(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> Tri
 
 def fills_the_disk(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Nothing more can be written."""
-    raise NoSpace(f"{folder}: No space left on device")
+    raise NoSpace(f"{folder}: No space left on device; make room, then start again")
 
 
 def does_not_fit_the_data(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
