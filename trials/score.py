@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import safetensors
-import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
+from trials.device import on_model_device, pick_device
 from trials.errors import DataError, TrialError
 from trials.examples import load_examples
 from trials.fit.evaluate import evaluate
 from trials.fit.precision import arithmetic
-from trials.package import model_with_weights
+from trials.package import model_of_file
 from trials.recipe import Recipe
-from trials.train import on_model_device, pick_device
+from trials.tensor_files import unpacked_weights
 
 
 def score_weights(
@@ -33,17 +33,17 @@ def score_weights(
     """
     place, path = pick_device(device), Path(weights_path)
     try:
-        weights = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
+        weights, metadata = unpacked_weights(path.read_bytes())
+    except (OSError, SafetensorError) as error:
         raise TrialError(f"{path}: cannot be read as weights ({' '.join(str(error).split())})") from error
     with arithmetic(recipe.train.precision, place):
         splits = load_examples(recipe, place)
         spec = splits.preprocess.spec
-        model = on_model_device(model_with_weights(recipe, spec, splits.target.outputs, weights), place, recipe, spec)
+        model = model_of_file(recipe, spec, splits.target, weights, metadata)
         examples = {"selection": splits.selection, "confirm": splits.confirm, "test": splits.test}[split]
         if examples is None:
             raise DataError(f"{recipe.data.source}: no examples are set aside; expected data.confirm above 0")
-        found = evaluate(model, examples, splits, recipe, place)
+        found = evaluate(on_model_device(model, place, recipe, spec), examples, splits, recipe, place)
     scores = {f"{split}.{name}": value for name, value in found.metrics.items()}
     for name, (low, high) in found.intervals.items():
         scores |= {f"{split}.{name}.low": low, f"{split}.{name}.high": high}

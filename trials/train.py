@@ -10,25 +10,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import nn
 
+from trials.begin import begin
 from trials.check.lr_finder import draw, find_lr
 from trials.check.pictures import draw_pictures
 from trials.checkpoint import TrialFolder
-from trials.data import InputSpec, Splits
+from trials.data import Splits
+from trials.device import pick_device
 from trials.disk import named_no_space
 from trials.errors import DataError, Diverged, Interrupted, OutOfMemory, Pruned, TrialError, says_out_of_memory
 from trials.examples import load_examples
-from trials.fit.distributed import Ranks, with_shared_statistics
+from trials.fit.distributed import Ranks
 from trials.fit.evaluate import evaluate, evaluation_batch_size, model_inputs
 from trials.fit.fitting import Fitting
 from trials.fit.precision import arithmetic
-from trials.fit.step import Midway, Variation, steps_per_epoch, train_epoch
+from trials.fit.step import Midway, Variation, train_epoch
 from trials.history import History
 from trials.keep import keep_weights, validation_metrics
 from trials.locate import one_line
-from trials.model.build import build_model
-from trials.model.pretrained import load_pretrained
 from trials.parallel import all_ranks
 from trials.recipe import Recipe
 from trials.recipe.misfits import misfits
@@ -80,10 +79,26 @@ def run_trial(
         place = pick_device(device)
         with kept_random_state(place), arithmetic(recipe.train.precision, place), _named_out_of_memory(place):
             splits = load_examples(recipe, place)
-            with all_ranks(recipe, where.root, len(splits.train), place) as ranks, _named_out_of_memory(place):
-                result = _train(recipe, where, report, stop, splits, place, ranks)
+            result = _assemble_or_train(recipe, where, report, stop, splits, place)
         where.finish(result)
     return result
+
+
+def _assemble_or_train(
+    recipe: Recipe,
+    where: TrialFolder,
+    report: Callable[[EpochReport], bool],
+    stop: Callable[[], bool],
+    splits: Splits,
+    place: torch.device,
+) -> TrialResult:
+    """Make the soup or ensemble that the recipe asks for, or train."""
+    if recipe.assembly is not None:
+        from trials.assemble import assemble
+
+        return assemble(recipe, where, splits, place)
+    with all_ranks(recipe, where.root, len(splits.train), place) as ranks, _named_out_of_memory(place):
+        return _train(recipe, where, report, stop, splits, place, ranks)
 
 
 def train_along(recipe: Recipe, folder: Path, splits: Splits, device: torch.device, ranks: Ranks) -> None:
@@ -142,7 +157,7 @@ def _train_epochs(
             "seed what is random in it"
         )
     vary = Variation(splits, recipe, place, ranks)
-    fitting, notes = _begin(recipe, splits, place, ranks)
+    fitting, notes = begin(recipe, where, splits, place, ranks)
     history, midway = resume(where, recipe, fitting, splits.digest)
     if recipe.train.lr_finder is not None and not history.epochs and midway is None:
         _find_lr(where, fitting, vary)
@@ -205,39 +220,6 @@ def _draw(where: TrialFolder, fitting: Fitting, splits: Splits) -> None:
     examples = splits.selection.inputs[: evaluation_batch_size(fitting.recipe)]
     inputs = model_inputs(examples, splits.preprocess, fitting.device, fitting.recipe.train.channels_last)
     draw_pictures(fitting.model, inputs, where.pictures)
-
-
-def pick_device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the current GPU if there is one, or the CPU; a GPU always with its number."""
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return torch.empty(0, device=chosen).device  # "cuda" would not equal the "cuda:0" of the tensors on it
-
-
-def on_model_device(model: nn.Module, device: torch.device, recipe: Recipe, spec: InputSpec) -> nn.Module:
-    """The model on ``device``; for images, unless the recipe says otherwise, with channels last, in which convolutions
-    are fastest (also on a CPU)."""
-    model = model.to(device)
-    is_for_images = spec.kind == "image" and recipe.train.channels_last
-    return model.to(memory_format=torch.channels_last) if is_for_images else model
-
-
-def _begin(recipe: Recipe, splits: Splits, device: torch.device, ranks: Ranks) -> tuple[Fitting, tuple[str, ...]]:
-    """The model before training, and notes about it.
-
-    Drawn from the recipe's seed on the host, so that it is the same for every device.
-    """
-    seed_global_state(device, recipe.seed, "init")
-    spec, outputs = splits.preprocess.spec, splits.target.outputs
-    notes: tuple[str, ...] = ()
-    model, head = build_model(recipe.model, spec, outputs), ""
-    if recipe.model.pretrained is not None:
-        start = load_pretrained(model, recipe.model, spec, outputs)
-        head, notes = start.head, () if start.note is None else (start.note,)
-    model = with_shared_statistics(on_model_device(model, device, recipe, spec), device, ranks)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    steps = steps_per_epoch(len(splits.train), recipe.train)
-    return Fitting(model, recipe, splits.target, steps, device, head, ranks), notes
 
 
 def _train_and_evaluate(

@@ -309,3 +309,36 @@ def test_a_trunk_leaves_epochs_to_its_branches() -> None:
         "average.trunk_epochs: found 4, expected less than train.epochs (4), of which it takes the first"
     ]
     assert lines(4, start={"weights": weights, "epochs": 4}) == []
+
+
+KEPT = {"path": "../0001/weights/raw.safetensors", "sha256": "0" * 64, "name": "raw of trial 0001"}
+
+
+def test_what_is_assembled_trains_nothing() -> None:
+    content = {"data": {"source": "digits"}, "model": {"build": "mlp"}}
+    member = {"weights": KEPT, "recipe": content}
+    soup = {"name": "uniform_soup", "ingredients": [KEPT, KEPT], "barrier_tolerance": 0.1}
+    beside: dict[str, Any] = {
+        "start": {"weights": KEPT, "epochs": 1},
+        "teacher": {"members": [member]},
+        "extensions": [{"after_epochs": 10, "epochs": 2}],
+    }
+    assert list(misfits(Recipe.model_validate(content | beside))) == []
+    assert [str(misfit) for misfit in misfits(Recipe.model_validate(content | beside | {"assembly": soup}))] == [
+        f"{key}: found one beside assembly, expected none: uniform_soup trains nothing" for key in beside
+    ]
+
+
+def test_a_teacher_answers_the_question_of_its_student() -> None:
+    def lines(task: str, *taught: dict[str, Any]) -> list[str]:
+        content = {"data": {**HOUSES, "task": task}, "model": {"build": "mlp"}}
+        teacher = {"members": [{"weights": KEPT, "recipe": recipe} for recipe in taught]}
+        return [str(misfit) for misfit in misfits(Recipe.model_validate({**content, "teacher": teacher}))]
+
+    classes = {"data": {"source": "digits"}, "model": {"build": "mlp"}}
+    numbers = {"data": {**HOUSES, "task": "regression"}, "model": {"build": "linear"}}
+    assert lines("regression", numbers) == []
+    assert lines("classification", classes) == []
+    assert lines("regression", numbers, classes) == [
+        "teacher.members[1].recipe.data.task: found 'classification', expected 'regression', as the student's"
+    ]

@@ -82,7 +82,9 @@ class Fitting:
         """Set everything up for the training of ``epoch``, counted from 1."""
         self.model.train()
         if self.recipe.model.pretrained is not None:
-            freeze(self.model, self.recipe.model.pretrained, self.head, epoch)
+            # Counted from the pretrained weights on, from which those to start from came.
+            before = 0 if self.recipe.start is None else self.recipe.start.epochs
+            freeze(self.model, self.recipe.model.pretrained, self.head, before + epoch)
         begun = sum(extension.after_epochs < epoch for extension in self.recipe.extensions)
         self.extension_steps += [self.steps] * (begun - len(self.extension_steps))
         if self.ranks.size > 1:

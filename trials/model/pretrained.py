@@ -44,7 +44,7 @@ def load_pretrained(module: nn.Module, model: Model, spec: InputSpec, outputs: i
     """
     section = model.pretrained
     assert section is not None
-    head = _head(module, section.head, outputs)
+    head = find_head(module, section.head, outputs)
     weights = read_weights(model)
     own = {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
     misfits = _misfits(own, weights)
@@ -150,8 +150,11 @@ def _is_in(name: str, part: str) -> bool:
     return not part or name == part or name.startswith(f"{part}.")
 
 
-def _head(module: nn.Module, name: str | None, outputs: int) -> str:
-    """The module that makes the outputs: the one called ``name``, or the last linear layer."""
+def find_head(module: nn.Module, name: str | None, outputs: int) -> str:
+    """The module that makes the outputs: the one called ``name``, or the last linear layer.
+
+    Raises :class:`ModelError` when there is none, or it makes another number of outputs.
+    """
     modules = dict(module.named_modules())
     linears = [key for key, part in modules.items() if isinstance(part, nn.Linear)]
     if name is None and not linears:

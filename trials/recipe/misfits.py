@@ -60,6 +60,7 @@ def misfits(recipe: Recipe) -> Iterator[Misfit]:
     for check in (_metrics, _columns, _augment, _mix, _model, _pretrained, _loss, _optimizer, _schedule, _lr_finder):
         yield from check(recipe)
     yield from _trunk(recipe)
+    yield from _made_from(recipe)
 
 
 def kind_of_examples(data: Data) -> Literal["image", "table", "text"] | None:
@@ -198,7 +199,7 @@ def _pretrained(recipe: Recipe) -> Iterator[Misfit]:
         at = (*path, "unfreeze_after_epochs")
         if not start.freeze:
             yield Misfit(at, f"found {start.unfreeze_after_epochs}, expected freeze beside it: nothing is frozen")
-        elif start.unfreeze_after_epochs >= epochs:
+        elif recipe.start is None and start.unfreeze_after_epochs >= epochs:
             message = f"found {start.unfreeze_after_epochs}, expected less than the epochs of the trial, {epochs}"
             yield Misfit(at, message)
 
@@ -248,3 +249,17 @@ def _trunk(recipe: Recipe) -> Iterator[Misfit]:
     if recipe.start is None and trunk >= epochs:
         expected = f"less than train.epochs ({epochs}), of which it takes the first"
         yield Misfit(("average", "trunk_epochs"), f"found {trunk}, expected {expected}")
+
+
+def _made_from(recipe: Recipe) -> Iterator[Misfit]:
+    """What is assembled is not trained, and what answers another question teaches nothing."""
+    if recipe.assembly is not None:
+        for key in ("start", "teacher", "extensions"):
+            if getattr(recipe, key):
+                yield Misfit((key,), f"found one beside assembly, expected none: {recipe.assembly.name} trains nothing")
+    members = () if recipe.teacher is None else recipe.teacher.members
+    for index, member in enumerate(members):
+        task = member.recipe.get("data", {}).get("task", "classification")
+        if task != recipe.data.task:
+            path = ("teacher", "members", index, "recipe", "data", "task")
+            yield Misfit(path, f"found {task!r}, expected {recipe.data.task!r}, as the student's")
