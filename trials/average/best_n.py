@@ -1,15 +1,14 @@
-"""The mean of the weights of the N best epochs, read one tensor at a time."""
+"""The mean of the weights of the N best epochs, read a part at a time."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import safetensors
-import torch
 from torch import Tensor
 
+from trials.average.soup import mean
+from trials.average.stored import combined, in_memory, opened_alike
 from trials.result import METRICS
 
 
@@ -28,17 +27,7 @@ def mean_weights(paths: Sequence[Path]) -> dict[str, Tensor]:
     """The arithmetic mean, tensor by tensor, of safetensors files with the same names and shapes.
 
     Summed in float64 and rounded once. What is not floating point (counters) is taken from the last file. Memory: one
-    set of weights and one tensor, however many files there are.
+    set of weights and a part of one tensor, however many files there are.
     """
-    with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(safetensors.safe_open(path, framework="pt")) for path in paths]
-        mean: dict[str, Tensor] = {}
-        for name in files[0].keys():  # noqa: SIM118 (a safetensors file is not a dict)
-            last: Tensor = files[-1].get_tensor(name)
-            if last.is_floating_point():
-                total = torch.zeros(last.shape, dtype=torch.float64)
-                for file in files:
-                    total += file.get_tensor(name)
-                last = (total / len(files)).to(last.dtype)
-            mean[name] = last
-    return mean
+    with opened_alike(paths) as files:
+        return in_memory(files[0], combined(files, mean, counters_of=-1))
