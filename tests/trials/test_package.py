@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from safetensors.torch import load_file
 
 from trials.checkpoint import write_weights
 from trials.data import Preprocess, Splits, load_splits
+from trials.ensemble_file import recipe_of_member, write_ensemble
 from trials.errors import TrialError
 from trials.model.build import build_model
 from trials.package import _load_pyfunc, load_model, write_package
-from trials.recipe import Recipe
+from trials.recipe import GreedyEnsemble, Recipe
+from trials.tensor_files import packed_weights
 
 CPU = torch.device("cpu")
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -176,3 +179,115 @@ def test_probabilities_under_bce_are_the_sigmoids_scaled_to_one(tmp_path: Path) 
     sigmoids = net(splits.preprocess.normalise(torch.from_numpy(table))).detach().sigmoid().numpy()
     expected_shares = sigmoids / sigmoids.sum(1, keepdims=True)
     np.testing.assert_allclose(_load_pyfunc(str(folder)).predict(table), expected_shares, rtol=1e-5)
+
+
+def member(name: str, model: dict[str, Any], recipe: Recipe, **sections: Any) -> dict[str, Any]:
+    """One of an ensemble, whose own file is nowhere to be found."""
+    own = recipe.model_dump(mode="json", exclude={"assembly"}) | {"model": model} | sections
+    return {"weights": {"path": "/nowhere", "sha256": "", "name": name}, "recipe": own}
+
+
+def ensemble_package(folder: Path, shares: Sequence[float]) -> tuple[Path, Splits, Recipe, list[torch.nn.Module]]:
+    """A package of three models of other losses and architectures; the recipe's own loss is bce."""
+    table = np.random.default_rng(0).normal(5, 3, (40, 6)).astype(np.float32)
+    np.savez(folder / "data.npz", x=table, y=np.arange(40) % 3)
+    bce = {"loss": {"name": "bce"}}
+    plain = Recipe.model_validate(
+        {"data": {"source": f"npz:{folder / 'data.npz'}"}, "model": {"build": "linear"}, "train": bce}
+    )
+    models: list[dict[str, Any]] = [
+        {"build": "linear"},
+        {"build": "mlp", "width": 4},
+        {"build": "mlp", "width": 8, "norm": "batch"},
+    ]
+    members = [member("a", models[0], plain), member("b", models[1], plain, train={}), member("c", models[2], plain)]
+    assembly = {"name": "greedy_ensemble", "members": members, "most": 9}
+    recipe = Recipe.model_validate(plain.model_dump(mode="json") | {"assembly": assembly})
+    splits = load_splits(recipe.data, CPU)
+    assert isinstance(recipe.assembly, GreedyEnsemble)
+    torch.manual_seed(2)
+    nets = [build_model(recipe_of_member(each).model, splits.preprocess.spec, 3) for each in recipe.assembly.members]
+    chosen = [net.state_dict() for net, share in zip(nets, shares, strict=True) if share > 0]
+    write_ensemble(folder / "weights.safetensors", chosen, shares)
+    write_package(folder / "package", recipe, folder / "weights.safetensors", splits)
+    return folder / "package", splits, recipe, [net.eval() for net in nets]
+
+
+def test_an_ensemble_is_a_package_like_any_other(tmp_path: Path) -> None:
+    """Its probabilities are the mean of those of its members, each read by its own loss and by no other."""
+    folder, splits, _, nets = ensemble_package(tmp_path, [0.6, 0.4, 0.0])
+    table = splits.train.inputs.numpy()
+    with torch.no_grad():
+        sigmoids, logits = (net(splits.preprocess.normalise(splits.train.inputs)) for net in nets[:2])
+    shares = sigmoids.sigmoid() / sigmoids.sigmoid().sum(1, keepdim=True)
+    mean = (0.6 * shares + 0.4 * logits.softmax(1)).numpy()
+    model, preprocess = load_model(folder)
+    with torch.no_grad():
+        np.testing.assert_allclose(model(preprocess(table)).softmax(1).numpy(), mean, rtol=1e-5)
+    np.testing.assert_allclose(_load_pyfunc(str(folder)).predict(table), mean, rtol=1e-5)
+
+
+def test_loading_an_ensemble_leaves_the_callers_random_state_alone(tmp_path: Path) -> None:
+    folder, *_ = ensemble_package(tmp_path, [0.5, 0.5, 0.0])
+    before = torch.get_rng_state()
+    load_model(folder)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+GARBLED_SHARES = [
+    *(
+        "",
+        "[",
+        "null",
+        "{}",
+        "7",
+        '"a"',
+        "[]",
+        "[0.5, 0.5]",
+        "[0.0, 0.0, 0.0]",
+        "[NaN, 0.5, 0.5]",
+        "[Infinity, 1.0, 0.0]",
+    ),
+    *("[-1.0, 1.0, 1.0]", '["0.5", 0.5, 0.0]', "[true, 0.5, 0.5]", "[[0.5], 0.5, 0.0]", "[" * 100_000, None),
+]
+
+
+@pytest.mark.parametrize("shares", GARBLED_SHARES)
+def test_an_ensemble_with_garbled_shares_ends_in_one_line(shares: str | None, tmp_path: Path) -> None:
+    folder, splits, recipe, nets = ensemble_package(tmp_path, [0.6, 0.4, 0.0])
+    metadata = None if shares is None else {"shares": shares}
+    tensors = {f"members.{i}.{name}": each for i in range(2) for name, each in nets[i].state_dict().items()}
+    (tmp_path / "weights.safetensors").write_bytes(packed_weights(tensors, metadata))
+    write_package(folder, recipe, tmp_path / "weights.safetensors", splits)
+    with pytest.raises(TrialError, match=r"another model \(shares: found .*, expected 3 numbers") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_shares_of_other_models_than_the_file_holds_end_in_one_line(tmp_path: Path) -> None:
+    folder, splits, recipe, nets = ensemble_package(tmp_path, [0.6, 0.4, 0.0])
+    write_ensemble(tmp_path / "weights.safetensors", [net.state_dict() for net in nets[:2]], [0.0, 0.6, 0.4])
+    write_package(folder, recipe, tmp_path / "weights.safetensors", splits)
+    with pytest.raises(TrialError, match="ensemble: these weights are of another model") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_model_was_made_from_need_not_be_there_to_load_it(tmp_path: Path) -> None:
+    """A student that began from a trunk, and a soup, name files that stay behind."""
+    table = np.random.default_rng(0).normal(5, 3, (40, 6)).astype(np.float32)
+    weights = {"path": "../0007/weights/raw.safetensors", "sha256": "0" * 64, "name": "raw of trial 0007"}
+    teacher = {"members": [{"weights": weights, "recipe": {"model": {"build": "no_more:known"}}}]}
+    sections: list[dict[str, Any]] = [
+        {"start": {"weights": weights, "epochs": 3}, "teacher": teacher},
+        {"assembly": {"name": "uniform_soup", "ingredients": [weights] * 2, "barrier_tolerance": 0.1}},
+        {"assembly": {"name": "greedy_soup", "ingredients": [weights] * 2, "barrier_tolerance": 0.1}},
+    ]
+    for number, made_from in enumerate(sections):
+        place = tmp_path / str(number)
+        place.mkdir()
+        folder, splits, net = package_of(place, {"x": table, "y": np.arange(40) % 3}, **made_from)
+        np.testing.assert_allclose(
+            _load_pyfunc(str(folder)).predict(table), expected(splits, net, table), rtol=1e-4, atol=1e-6
+        )

@@ -1,0 +1,168 @@
+"""Make one file of weights out of those that other trials have left: no training at all."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from trials.average.ensemble import CHOOSERS, Chosen
+from trials.check.size_curve import draw_size_curve
+from trials.checkpoint import TrialFolder
+from trials.data import Splits
+from trials.device import on_model_device
+from trials.ensemble_file import recipe_of_member, write_ensemble
+from trials.errors import TrialError
+from trials.examples import load_examples
+from trials.fit.evaluate import accuracy_digits, on_device, predict
+from trials.fit.loss import class_scores
+from trials.keep import kept_metrics
+from trials.kept import read_kept
+from trials.package import model_of_file, model_with_weights
+from trials.recipe import GreedyEnsemble, Member, Recipe, TopEnsemble
+from trials.result import TrialResult, WeightsFile, WeightsKind
+from trials.tensor_files import unpacked_weights
+
+ENSEMBLE_PICTURE = "ensemble.png"
+_KEY = "assembly.members"
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What was made of weights; it lies at ``TrialFolder.kept_weights(kind)``."""
+
+    kind: WeightsKind
+    notes: tuple[str, ...]
+
+
+def assemble(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> TrialResult:
+    """Make what ``recipe.assembly`` asks for, and score it as any weights are scored: as it is in its file.
+
+    All choices are made on the selection split. Begun again after a kill, it makes the same file. Raises
+    :class:`TrialError` in one line when a file that it needs was changed or is gone, when the models cannot go
+    together, or when what they make gives no numbers.
+    """
+    assert recipe.assembly is not None, "a recipe that assembles"
+    started = time.perf_counter()
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(place)
+    assembled = ASSEMBLIES[recipe.assembly.name](recipe, where, splits, place)
+    file, model = _scored(assembled.kind, recipe, where, splits, place)
+    return TrialResult(
+        epochs=0,
+        weights=(file,),
+        notes=(*assembled.notes, *where.notes),
+        parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
+        seconds=time.perf_counter() - started,
+        device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
+        peak_memory_bytes=torch.cuda.max_memory_allocated(place) if place.type == "cuda" else 0,
+    )
+
+
+def _scored(
+    kind: WeightsKind, recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device
+) -> tuple[WeightsFile, nn.Module]:
+    """What the file that was made is worth, and the model in it."""
+    path, spec = where.kept_weights(kind), splits.preprocess.spec
+    content = path.read_bytes()
+    model = on_model_device(model_of_file(recipe, spec, splits.target, *unpacked_weights(content)), place, recipe, spec)
+    metrics = kept_metrics(model, recipe, splits, place)
+    if not math.isfinite(metrics["validation.loss"]):
+        raise TrialError(
+            f"{path}: the validation loss of the {kind} is {metrics['validation.loss']}, expected a number; "
+            "leave out the weights that give none"
+        )
+    file = WeightsFile(
+        kind=kind,
+        path=path.relative_to(where.root).as_posix(),
+        metrics=metrics,
+        epoch=0,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
+    return file, model
+
+
+def make_ensemble(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> Assembled:
+    """Choose among the members by their answers on the selection split; write those chosen as one file."""
+    assembly = recipe.assembly
+    assert isinstance(assembly, TopEnsemble | GreedyEnsemble)
+    for member in assembly.members:
+        _check_alike(member, recipe, splits, place)
+    answers = torch.stack([_answers(member, recipe, where, splits, place) for member in assembly.members])
+    targets = on_device(splits.selection.targets, torch.device("cpu"))
+    chosen = CHOOSERS[assembly.name](answers, targets, splits.target, recipe.metric, assembly.most)
+    kept = [member for member, share in zip(assembly.members, chosen.shares, strict=True) if share > 0]
+    weights = [read_kept(member.weights, where.root, _KEY) for member in kept]
+    write_ensemble(where.kept_weights("ensemble"), weights, chosen.shares)
+    values = [worth.value for worth in chosen.curve]
+    draw_size_curve(values, chosen.size, recipe.metric, where.pictures / ENSEMBLE_PICTURE)
+    return Assembled("ensemble", _ensemble_notes(chosen, assembly.members, recipe.metric, len(targets)))
+
+
+def _check_alike(member: Member, recipe: Recipe, splits: Splits, place: torch.device) -> None:
+    """Raise :class:`TrialError` unless a member was trained on inputs and targets that mean what those of splits do."""
+    its_recipe = recipe_of_member(member)
+    # What is set aside to confirm on changes nothing of the training split, and need not be loaded anew.
+    data = its_recipe.data.model_copy(update={"confirm": recipe.data.confirm})
+    its = load_examples(its_recipe.model_copy(update={"data": data}), place)
+    there, here = its.preprocess.to_dict(), splits.preprocess.to_dict()
+    different = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    if different:
+        raise TrialError(
+            f"{_KEY}: {member.weights.name} takes inputs that are prepared otherwise (another {', '.join(different)}), "
+            "expected the same for all members; leave it out"
+        )
+    # How many examples of each class there were changes nothing of what an answer means.
+    if replace(its.target, counts=()) != replace(splits.target, counts=()):
+        raise TrialError(
+            f"{_KEY}: {member.weights.name} predicts other classes, or a number on another scale, expected the same "
+            "for all members; leave it out"
+        )
+
+
+def _answers(member: Member, recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> Tensor:
+    """A member's probabilities (N, classes), or standardised values (N, 1), on the selection split; float64, on the
+    host."""
+    its_recipe, spec = recipe_of_member(member), splits.preprocess.spec
+    weights = read_kept(member.weights, where.root, _KEY)
+    model = model_with_weights(its_recipe, spec, splits.target.outputs, weights)
+    model = on_model_device(model, place, recipe, spec)
+    outputs = predict(model, splits.selection.inputs, splits.preprocess, recipe, place).cpu().double()
+    if splits.target.task == "regression":
+        return outputs
+    return class_scores(outputs, its_recipe.train.loss).softmax(dim=1)
+
+
+def _ensemble_notes(chosen: Chosen, members: tuple[Member, ...], metric: str, count: int) -> tuple[str, ...]:
+    """Who is in, what each size is worth, and how that compares with the best single model."""
+
+    def figure(value: float) -> str:
+        return f"{value:.{accuracy_digits(count) + 1}f}" if metric.endswith("accuracy") else f"{value:.5g}"
+
+    curve = ", ".join(f"{size}: {figure(worth.value)}" for size, worth in enumerate(chosen.curve, start=1))
+    by_size = f"{metric} of the mean of so many answers: {curve}"
+    best, first = members[chosen.choices[0]].weights.name, chosen.curve[0]
+    shares = sorted(zip(chosen.shares, members, strict=True), key=lambda pair: -pair[0])
+    inside = [f"{share:.3g} {member.weights.name}" for share, member in shares if share > 0]
+    if len(inside) == 1:
+        return f"no mean of several was better than {best} alone, so the ensemble is that one", by_size
+    worth = chosen.curve[chosen.size - 1]
+    return (
+        f"{len(inside)} of {len(members)} models are in the ensemble, with shares {', '.join(inside)}",
+        by_size,
+        f"on the split that chose it, its {metric} is {figure(worth.value)}; that of {best} alone is "
+        f"{figure(first.value)}",
+    )
+
+
+ASSEMBLIES: dict[str, Callable[[Recipe, TrialFolder, Splits, torch.device], Assembled]] = {
+    "top_ensemble": make_ensemble,
+    "greedy_ensemble": make_ensemble,
+}
+"""By the name in a recipe's ``assembly``."""
