@@ -64,21 +64,14 @@ def read_shares(recipe: Recipe, metadata: Mapping[str, str]) -> tuple[float, ...
 def build_chosen(recipe: Recipe, spec: InputSpec, target: Target, metadata: Mapping[str, str]) -> Ensemble:
     """The ensemble whose file has that metadata, with its shares but not its weights yet.
 
-    Raises :class:`TrialError` when the file holds another ensemble, or none, and :class:`ModelError`.
+    Draws from the global generator. Raises :class:`TrialError` when the file holds another ensemble, or none, and when
+    a member's recipe cannot be read, :class:`ModelError` when one cannot be built.
     """
     shares = read_shares(recipe, metadata)
-    chosen = [(member, share) for member, share in zip(_members(recipe), shares, strict=True) if share > 0]
-    return build_ensemble([member for member, _ in chosen], [share for _, share in chosen], spec, target)
-
-
-def build_ensemble(members: Sequence[Member], shares: Sequence[float], spec: InputSpec, target: Target) -> Ensemble:
-    """Models of ``members``, with their initial weights, as one. Draws from the global generator.
-
-    Raises :class:`TrialError` when the recipe of one cannot be read, and :class:`ModelError` when one cannot be built.
-    """
-    recipes = [recipe_of_member(member) for member in members]
-    models = [build_model(recipe.model, spec, target.outputs) for recipe in recipes]
-    return Ensemble(models, [recipe.train.loss for recipe in recipes], shares, target.task)
+    chosen = [recipe_of_member(member) for member, share in zip(_members(recipe), shares, strict=True) if share > 0]
+    models = [build_model(its.model, spec, target.outputs) for its in chosen]
+    losses = [its.train.loss for its in chosen]
+    return Ensemble(models, losses, [share for share in shares if share > 0], target.task)
 
 
 def recipe_of_member(member: Member) -> Recipe:
