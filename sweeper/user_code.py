@@ -13,11 +13,14 @@ from sweeper.paths import FILES
 
 
 def module_files(recipe: Mapping[str, Any]) -> list[Path]:
-    """The files of the modules that ``model.build`` and ``data.source`` name as `module:function`.
+    """The files of the modules that ``model.build`` and ``data.source`` name as `module:function`, also for each member
+    of an ensemble.
 
     Only a module that is a single file of the user's: a package, or what pip installed, is not copied.
     """
-    names = (recipe["model"]["build"], recipe["data"]["source"])
+    members = (recipe.get("assembly") or {}).get("members", ())
+    recipes = [recipe, *(member["recipe"] for member in members)]
+    names = [name for each in recipes for name in (each["model"]["build"], each["data"]["source"])]
     files = (_module_file(str(name)) for name in names)
     return list(dict.fromkeys(file for file in files if file is not None))
 
