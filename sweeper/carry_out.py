@@ -15,12 +15,15 @@ from sweeper import show
 from sweeper.catalog import ENDED, Catalog, Request, StudyRow, StudyState
 from sweeper.dispatch import RayWorkers
 from sweeper.errors import NoRoom, StoreError, StudyFailed, StudyHeld, TrackingError, WorkersError
+from sweeper.finish.board import read_board
+from sweeper.finish.plan import is_over
+from sweeper.finish.verdict import verdict
 from sweeper.hand_over import hand_over
 from sweeper.in_process import InProcessWorkers
 from sweeper.interrupt import STOPPED, stop_as_interrupt
 from sweeper.lease import Lease
 from sweeper.publish import publish_winner
-from sweeper.rank.leaderboard import rank
+from sweeper.rank.leaderboard import leaderboard
 from sweeper.run import run_study
 from sweeper.settings import Settings
 from sweeper.storage import keep_resume_points, remove_leftovers
@@ -182,8 +185,9 @@ def _train_until_asked(call: Call, view: LineView | LiveView) -> Request | None:
     view.note("opening the study's history")
     remove_old(call.catalog, call.row)
     with closing(Search(study, settings.database_url, call.catalog.study(study.name).history)) as search:
-        extended = any(trial.is_extended and trial.state not in ENDED for trial in call.catalog.trials(call.row.id))
-        if not search.running() and not extended and search.asked >= study.search.trials:
+        trials = call.catalog.trials(call.row.id)
+        is_open = any(not trial.tells_search and trial.state not in ENDED for trial in trials)
+        if not search.running() and not is_open and search.asked >= study.search.trials and _is_over(call):
             return None
         if not call.in_process:
             view.note("starting the workers (a few seconds)")
@@ -211,16 +215,27 @@ def _train_until_asked(call: Call, view: LineView | LiveView) -> Request | None:
             view.idle()
 
 
+def _is_over(call: Call) -> bool:
+    """Whether all finishing moves have been tried."""
+    finish = call.study.finish
+    return finish is None or is_over(read_board(call.catalog, call.row, finish, call.study.seed))
+
+
 def _publish(call: Call, view: LineView | LiveView) -> None:
     catalog, row = call.catalog, call.row
     view.note("ranking the weights kept, then one look at the test split with the winner")
-    ranked = rank(catalog.weights(row.id), row.metric)
+    ranked = leaderboard(catalog.weights(row.id), row.metric)
     if not ranked:
         raise StudyFailed(
             f"study {row.name!r}: no trial ran to its end, so there is no winner; see: "
             + show.command(call.settings, "show", row.name)
         )
-    publish_winner(catalog, row, ranked[0], call.folder, file_folder=call.study.path.parent)
+    winner, said = ranked[0], None
+    if call.study.finish is not None:
+        found = verdict(read_board(catalog, row, call.study.finish, call.study.seed))
+        if found is not None:
+            winner, said = found.winner, found.to_dict()
+    publish_winner(catalog, row, winner, call.folder, file_folder=call.study.path.parent, verdict=said)
     remove_what_is_not_needed(call)
     catalog.set_study(row.id, state="finished", request=None)
 

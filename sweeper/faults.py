@@ -120,7 +120,9 @@ def _make_room(sweep: Sweep, trial: Running, event: Failed) -> None:
     sweep.wait_again(event.number)
     if sweep.stopping:
         return
-    freed = collect(sweep.catalog, sweep.row, sweep.study.storage, sweep.folder, out_of_space=True)
+    freed = collect(
+        sweep.catalog, sweep.row, sweep.study.storage, sweep.folder, finish=sweep.study.finish, out_of_space=True
+    )
     if freed.bytes <= 0:
         where = event.reason.removeprefix(f"{NoSpace.__name__}: ").partition(";")[0]  # what to do is said with the rest
         raise NoRoom(f"trial {event.number:04d}: {where}")
@@ -164,10 +166,11 @@ def _end(sweep: Sweep, trial: Running, failure: Failure, reason: str, traceback:
         return
     facts = {"traceback": traceback} if traceback else {}
     sweep.catalog.end_trial(row.id, "failed", reason=reason, failure=failure, facts=facts)
-    sweep.search.fail(row.number, reason, infeasible=failure in INFEASIBLE)
+    if row.tells_search:
+        sweep.search.fail(row.number, reason, infeasible=failure in INFEASIBLE)
     sweep.folder.remove_resume_point(row.number)
     sweep.progress.ended(row.number, "failed", None, reason)
-    if failure not in INFEASIBLE:
+    if failure not in INFEASIBLE and row.tells_search:
         _stop_if_hopeless(sweep, reason)
 
 

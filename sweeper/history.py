@@ -21,7 +21,7 @@ def write_anew(catalog: Catalog, row: StudyRow, study: Study, trials: Sequence[T
         catalog: has the epochs, and the database.
         row: the study's row, which says what its history is called now.
         study: what study.yaml says, whose space the history has.
-        trials: all its trials, as they shall stand in it.
+        trials: all its trials, as they shall stand in it; those that the search did not ask for do not.
 
     Raises:
         StoreError: a trial is missing in the catalog, or the database cannot be reached.
@@ -29,7 +29,8 @@ def write_anew(catalog: Catalog, row: StudyRow, study: Study, trials: Sequence[T
     version = row.history.removeprefix(row.name).removeprefix("@")
     name = f"{row.name}@{int(version or 1) + 1}"
     told = told_values(catalog.url, row.history)
-    rebuild(study, catalog.url, name, trials, catalog.epochs(row.id), told)
+    searched = [trial for trial in trials if trial.role == "search"]
+    rebuild(study, catalog.url, name, searched, catalog.epochs(row.id), told)
     return name
 
 

@@ -15,6 +15,8 @@ from sweeper.catalog import Catalog, EpochRow, Request, StudyRow, TrialRow, Weig
 from sweeper.dispatch import Workers
 from sweeper.errors import NoRoom, StoreError, WorkersError
 from sweeper.faults import INFEASIBLE, fail, look_for_stalled, lose_all
+from sweeper.finish.moves import next_moves
+from sweeper.finish.trunk import rooted
 from sweeper.interrupt import undisturbed
 from sweeper.runner import Completed, Event, Failed, Interrupted, Reported, Stopped
 from sweeper.search import Proposal, Search
@@ -99,11 +101,16 @@ def _loop(sweep: Sweep) -> Request | None:
     """Until nothing is left to do, or until another terminal asks for something."""
     look_at = time.monotonic()
     while True:
-        while sweep.workers.free and (sweep.waiting or sweep.search.asked < sweep.study.search.trials):
+        # A trial that waits for its trunk holds its place: what would be asked for beside it would know no more.
+        while sweep.workers.free > len(sweep.blocked) and _has_more(sweep):
             with undisturbed():
                 _begin(sweep, sweep.waiting.pop(0) if sweep.waiting else sweep.search.ask())
         if not sweep.running:
-            return None
+            with undisturbed():
+                sweep.waiting = [*next_moves(sweep)]
+            if not sweep.waiting:
+                return None
+            continue
         event = sweep.workers.wait(POLL_SECONDS)
         with undisturbed():
             if event is not None:
@@ -115,6 +122,10 @@ def _loop(sweep: Sweep) -> Request | None:
             if request is not None:
                 return request
         sweep.progress.tick()
+
+
+def _has_more(sweep: Sweep) -> bool:
+    return bool(sweep.waiting) or sweep.search.asked < sweep.study.search.trials
 
 
 def _put_away(sweep: Sweep) -> None:
@@ -147,8 +158,8 @@ def _last_events(sweep: Sweep) -> Iterator[Event]:
 
 
 def _extended(sweep: Sweep) -> list[TrialRow]:
-    """Trials with epochs to add; the search knows them as complete, and hears no more of them."""
-    return [trial for trial in sweep.known.values() if trial.is_extended and trial.state in ("running", "waiting")]
+    """Trials that the search knows as complete and that have epochs to add, and those that it did not ask for."""
+    return [trial for trial in sweep.known.values() if not trial.tells_search and trial.state in ("running", "waiting")]
 
 
 def _interrupted(sweep: Sweep) -> list[Proposal]:
@@ -180,13 +191,24 @@ def _tell_epochs(sweep: Sweep, number: int, epochs: list[EpochRow]) -> None:
         sweep.search.report(number, epoch.epoch, epoch.metrics[sweep.study.search.metric])
 
 
-def _begin(sweep: Sweep, ready: Proposal | TrialRow) -> None:
+def _begin(sweep: Sweep, proposed: Proposal | TrialRow) -> None:
+    ready = _with_trunk(sweep, proposed)
+    if ready is None:
+        return
     row = _running_row(sweep, ready)
     sweep.submit(row)
     recipe = Recipe.model_validate(row.recipe)
     extended_after = recipe.extensions[-1].after_epochs if recipe.extensions else 0
     after_epochs = max(extended_after, sweep.known_epochs.get(row.number, 0))
     sweep.progress.started(row.number, row.params, recipe.epochs, after_epochs)
+
+
+def _with_trunk(sweep: Sweep, ready: Proposal | TrialRow) -> Proposal | TrialRow | None:
+    """What is to be begun: it, or its trunk before it; ``None`` where it waits for that."""
+    is_new = isinstance(ready, Proposal) and ready.number not in sweep.known
+    if isinstance(ready, TrialRow) or not is_new or not ready.recipe.average.trunk_epochs:
+        return ready
+    return rooted(sweep, ready)
 
 
 def _running_row(sweep: Sweep, ready: Proposal | TrialRow) -> TrialRow:
@@ -200,7 +222,8 @@ def _running_row(sweep: Sweep, ready: Proposal | TrialRow) -> TrialRow:
 
 
 def _handle(sweep: Sweep, event: Event) -> None:
-    sweep.running[event.number].heard_at = time.monotonic()
+    trial = sweep.running[event.number]
+    trial.heard_at = time.monotonic()
     match event:
         case Reported():
             _report(sweep, event)
@@ -214,10 +237,12 @@ def _handle(sweep: Sweep, event: Event) -> None:
             fail(sweep, event)
     if isinstance(event, Completed | Stopped | Failed):
         _keep_to_the_limit(sweep)
+        if trial.row.role == "trunk" and event.number not in sweep.running:
+            sweep.waiting[:0], sweep.blocked = sweep.blocked, []
 
 
 def _keep_to_the_limit(sweep: Sweep) -> None:
-    freed = collect(sweep.catalog, sweep.row, sweep.study.storage, sweep.folder)
+    freed = collect(sweep.catalog, sweep.row, sweep.study.storage, sweep.folder, finish=sweep.study.finish)
     if freed.line is not None and not sweep.told_of_limit:
         sweep.told_of_limit = True
         sweep.progress.note(freed.line)
@@ -228,7 +253,7 @@ def _report(sweep: Sweep, event: Reported) -> None:
     trial.value = report.metrics[sweep.study.search.metric]
     # Recorded before the trial may go on: what a checkpoint holds is then never unknown to the catalog for long.
     sweep.catalog.add_epoch(trial.row.id, report)
-    promising = trial.row.is_extended or sweep.search.report(event.number, report.epoch, trial.value)
+    promising = not trial.row.tells_search or sweep.search.report(event.number, report.epoch, trial.value)
     # After the last epoch nothing is left to save by pruning.
     sweep.workers.answer(event.number, promising or report.epoch >= report.epochs)
     sweep.progress.reported(event.number, report)
@@ -251,16 +276,19 @@ def _complete(sweep: Sweep, event: Completed) -> None:
         },
     }
     sweep.catalog.end_trial(trial.row.id, "complete", value=best, facts=facts, weights=kept)
-    if not trial.row.is_extended:
+    if trial.row.tells_search:
         sweep.search.complete(event.number, best)
     sweep.ended_well = True
     rows = [
         WeightsRow(event.number, file.kind, path, value, file.metrics, file.epoch, file.bytes, file.sha256)
         for file, path, value in kept
     ]
-    sweep.extendable = keep_resume_points(
-        [*sweep.extendable, *rows], metric, sweep.study.storage.extendable, sweep.folder
-    )
+    if trial.row.role == "search":
+        sweep.extendable = keep_resume_points(
+            [*sweep.extendable, *rows], metric, sweep.study.storage.extendable, sweep.folder
+        )
+    else:
+        sweep.folder.remove_resume_point(event.number)
     sweep.progress.ended(event.number, "complete", best, None)
 
 

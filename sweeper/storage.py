@@ -7,7 +7,7 @@ here may be called again at any time.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,7 @@ from sweeper.rank.leaderboard import rank
 
 if TYPE_CHECKING:
     from sweeper.catalog import Catalog, StudyRow, WeightsRow
-    from sweeper.study_file import Storage
+    from sweeper.study_file import Finish, Storage
     from sweeper.study_folder import StudyFolder
 
 
@@ -45,27 +45,32 @@ def best_trials(weights: Iterable[WeightsRow], metric: str) -> list[int]:
 
 
 def removables(
-    weights: Sequence[WeightsRow], metric: str, storage: Storage, resume_points: Mapping[int, int], winner: str = ""
+    weights: Sequence[WeightsRow],
+    metric: str,
+    storage: Storage,
+    resume_points: Mapping[int, int],
+    needed: Collection[str] = (),
 ) -> list[Removable]:
     """All that is not needed of complete trials, in the order in which it goes.
 
     First the resume points, from the worst trial to the best, so that those beyond `storage.extendable` go before the
     others; then the weights below the leaderboard's first `storage.keep_best`, from the worst. An average needs
-    nothing beside it: it is made at the end of its trial, out of files that stay while that trial lives.
+    nothing beside it: it is made at the end of its trial, out of files that stay while that trial lives; a soup or an
+    ensemble of several trials needs theirs until it is made.
 
     Args:
         weights: all rows of complete trials.
         metric: what the leaderboard is about.
         storage: what study.yaml wants kept.
         resume_points: bytes of the resume point of each complete trial that has one.
-        winner: the path of the winner's weights, which stay.
+        needed: paths of weights that stay: the winner's, and what finishing moves are made of.
     """
     ranked = rank(weights, metric)
     order = best_trials(weights, metric)
     # A trial whose weights have gone cannot be extended at all.
     unranked = sorted(resume_points.keys() - set(order))
     trials = [*unranked, *(number for number in reversed(order) if number in resume_points)]
-    rows = [row for row in reversed(ranked[storage.keep_best :]) if row.path != winner]
+    rows = [row for row in reversed(ranked[storage.keep_best :]) if row.path not in needed]
     return [
         *(Removable("resume_point", number, resume_points[number]) for number in trials),
         *(Removable("weights", row.trial, row.bytes, row.path) for row in rows),
@@ -83,8 +88,20 @@ def enough(removables: Sequence[Removable], surplus_bytes: float) -> list[Remova
     return chosen
 
 
+def ingredients(weights: Sequence[WeightsRow], metric: str, finish: Finish) -> set[str]:
+    """The paths of weights that a study may still need to finish: its best trials', and what finishing has made."""
+    pool = best_trials([row for row in weights if row.role == "search"], metric)[: finish.pool]
+    return {row.path for row in weights if row.role != "search" or row.trial in pool}
+
+
 def collect(
-    catalog: Catalog, row: StudyRow, storage: Storage, folder: StudyFolder, *, out_of_space: bool = False
+    catalog: Catalog,
+    row: StudyRow,
+    storage: Storage,
+    folder: StudyFolder,
+    *,
+    finish: Finish | None = None,
+    out_of_space: bool = False,
 ) -> Freed:
     """Remove what is over the limit, or, out of space, all that is not needed, whatever the limit.
 
@@ -105,9 +122,12 @@ def collect(
         remove_leftovers(catalog, row, folder)
     complete = [trial.number for trial in catalog.trials(row.id) if trial.state == "complete"]
     resume_points = {number: held for number in complete if (held := folder.resume_point_bytes(number))}
-    winner = (catalog.study(row.name).winner or {}).get("path", "")
+    study = catalog.study(row.name)
     weights = catalog.weights(row.id, of="complete")
-    chosen = enough(removables(weights, row.metric, storage, resume_points, winner), surplus_bytes)
+    needed = {(study.winner or {}).get("path", "")}
+    if finish is not None and study.state != "finished":
+        needed |= ingredients(weights, row.metric, finish)
+    chosen = enough(removables(weights, row.metric, storage, resume_points, needed), surplus_bytes)
     _remove(catalog, row, folder, chosen)
     freed_bytes = used_bytes - folder.used_bytes()
     if limit_bytes is None or used_bytes - freed_bytes <= limit_bytes:
@@ -134,7 +154,7 @@ def _remove(catalog: Catalog, row: StudyRow, folder: StudyFolder, chosen: Iterab
 
 def keep_resume_points(weights: Iterable[WeightsRow], metric: str, most: int, folder: StudyFolder) -> list[WeightsRow]:
     """Remove the resume points of all trials that have ``weights`` but the best ``most``; the weights of those."""
-    rows = list(weights)
+    rows = [row for row in weights if row.role == "search"]
     order = best_trials(rows, metric)
     for number in order[most:]:
         folder.remove_resume_point(number)
@@ -149,9 +169,9 @@ def remove_leftovers(catalog: Catalog, study: StudyRow, folder: StudyFolder) -> 
     winner = catalog.study(study.name).winner or {}
     named = {folder.root / row.path for row in catalog.weights(study.id)} | {folder.root / winner.get("path", "")}
     for trial in catalog.trials(study.id):
-        if trial.state in ("pruned", "failed"):
+        if trial.state in ("pruned", "failed") or (trial.state == "complete" and trial.role != "search"):
             folder.remove_resume_point(trial.number)
-        elif trial.state == "complete":
+        if trial.state == "complete":
             for path in folder.weights(trial.number):
                 if path not in named:
                     path.unlink(missing_ok=True)

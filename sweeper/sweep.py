@@ -13,6 +13,7 @@ from sweeper.dispatch import Workers
 from sweeper.runner import Job
 from sweeper.search import Proposal, Search
 from sweeper.study import Study
+from sweeper.study_file import Finish
 from sweeper.study_folder import StudyFolder
 from trials.result import EpochReport
 
@@ -66,6 +67,8 @@ class Sweep:
     """Trials that an earlier run of this study left in the catalog."""
     extendable: list[WeightsRow]
     """Weights of the best complete trials, which keep what an extension would go on from."""
+    blocked: list[Proposal] = field(default_factory=list)
+    """Trials that wait for their trunk."""
     known_epochs: dict[int, int] = field(default_factory=dict)
     """After which epoch an interrupted trial goes on."""
     running: dict[int, Running] = field(default_factory=dict)
@@ -79,6 +82,11 @@ class Sweep:
     """Trials of which a person has been told that they wait for a worker."""
     told_of_limit: bool = False
     """Whether a person has been told that the study needs more room than its limit."""
+
+    @property
+    def finish(self) -> Finish:
+        """What study.yaml says of it, or what holds if it says nothing."""
+        return self.study.finish or Finish()
 
     def submit(self, row: TrialRow) -> None:
         """Give a trial to a free worker; it goes on from its newest whole checkpoint if it has one."""

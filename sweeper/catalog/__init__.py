@@ -9,9 +9,11 @@ from __future__ import annotations
 from sweeper.catalog.outbox import Outbox
 from sweeper.catalog.rows import (
     ENDED,
+    FIRST_UNSEARCHED,
     EpochRow,
     Failure,
     Request,
+    Role,
     StudyRow,
     StudyState,
     TrialRow,
@@ -23,10 +25,12 @@ from sweeper.catalog.trials import Trials
 
 __all__ = [
     "ENDED",
+    "FIRST_UNSEARCHED",
     "Catalog",
     "EpochRow",
     "Failure",
     "Request",
+    "Role",
     "StudyRow",
     "StudyState",
     "TrialRow",

@@ -9,6 +9,11 @@ StudyState = Literal["running", "paused", "stopped", "finished", "failed"]
 Request = Literal["stop", "pause"]
 Failure = Literal["raised", "diverged", "infeasible", "stalled", "lost"]
 TrialState = Literal["waiting", "running", "complete", "pruned", "failed"]
+Role = Literal["search", "trunk", "move", "seed"]
+"""What a trial is for: ``search``: the search asked for it; ``trunk``: others begin from its weights; ``move``: a
+finishing move; ``seed``: a trial or a move once more, from a fresh seed."""
+FIRST_UNSEARCHED = 100_000
+"""Trials that are none of the search's are numbered from here on."""
 ENDED: tuple[TrialState, ...] = ("complete", "pruned", "failed")
 
 
@@ -55,6 +60,7 @@ class TrialRow:
     id: int
     study_id: int
     number: int
+    role: Role
     state: TrialState
     params: dict[str, Any]
     recipe: dict[str, Any]
@@ -75,6 +81,11 @@ class TrialRow:
     """Whether the tracker has its recipe as a file, and the traceback if it failed."""
     delivered: bool
     """Whether the tracker has heard of its end."""
+
+    @property
+    def tells_search(self) -> bool:
+        """Whether the search is to hear of it: it asked for it, and has not heard of its end."""
+        return self.role == "search" and not self.is_extended
 
     @property
     def is_extended(self) -> bool:
@@ -107,3 +118,5 @@ class WeightsRow:
     epoch: int
     bytes: int
     sha256: str
+    role: Role = "search"
+    """Of its trial."""

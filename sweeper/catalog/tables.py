@@ -40,6 +40,7 @@ trials = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("study_id", sa.ForeignKey("sweeper_studies.id"), nullable=False, index=True),
     sa.Column("number", sa.Integer, nullable=False),
+    sa.Column("role", sa.String(16), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("params", sa.JSON, nullable=False),
     sa.Column("recipe", sa.JSON, nullable=False),

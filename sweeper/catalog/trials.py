@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from sweeper.catalog import tables
 from sweeper.catalog.database import Database
-from sweeper.catalog.rows import ENDED, EpochRow, Failure, TrialRow, TrialState, WeightsRow
+from sweeper.catalog.rows import ENDED, EpochRow, Failure, Role, TrialRow, TrialState, WeightsRow
 from sweeper.catalog.studies import winner_without_model
 from sweeper.errors import StoreError
 from trials.result import EpochReport, WeightsFile
@@ -20,16 +20,24 @@ class Trials(Database):
     """Trials, their epochs and the weights they left."""
 
     def add_trial(
-        self, study_id: int, number: int, *, params: Mapping[str, Any], recipe: Mapping[str, Any]
+        self,
+        study_id: int,
+        number: int,
+        *,
+        params: Mapping[str, Any],
+        recipe: Mapping[str, Any],
+        role: Role = "search",
+        state: TrialState = "running",
     ) -> TrialRow:
         """Record that a trial starts; one that is known already stays as it is.
 
         So it can be said again where the answer was lost, as each thing can that is recorded here.
         """
-        new = {
+        new: dict[str, Any] = {
             "study_id": study_id,
             "number": number,
-            "state": "running",
+            "role": role,
+            "state": state,
             "params": dict(params),
             "recipe": dict(recipe),
             "attempts": [],
@@ -239,6 +247,7 @@ class Trials(Database):
         query = (
             sa.select(
                 tables.trials.c.number.label("trial"),
+                tables.trials.c.role,
                 *[c for c in tables.weights.c if c.name not in ("id", "trial_id")],
             )
             .join(tables.weights, tables.trials.c.id == tables.weights.c.trial_id)

@@ -115,6 +115,11 @@ class Examination:
     def is_finished(self) -> bool:
         return self.row.state == "finished" and not self.runs_now
 
+    @property
+    def searched(self) -> list[TrialRow]:
+        """The trials that the search asked for; it knows of no others."""
+        return [trial for trial in self.trials if trial.role == "search"]
+
     def settled(self) -> list[TrialRow]:
         """The trials to compare: all, but of a study that runs those that ended a while ago."""
         if not self.runs_now:

@@ -23,7 +23,7 @@ def check_history(seen: Examination) -> None:
     row, url = seen.row, seen.settings.database_url
     found = read_history(row.history, url)
     if found is None:
-        if seen.trials and not seen.runs_now:
+        if seen.searched and not seen.runs_now:
             seen.find("study", f"Optuna has no history {row.history!r}, which the catalog names", "rewrite_history")
         return
     if not seen.runs_now:
@@ -32,7 +32,7 @@ def check_history(seen: Examination) -> None:
                 seen.find("study", f"Optuna has a history {name!r} that nobody uses", "forget_histories")
     told = {trial.number: trial for trial in found}
     known = _known(seen)
-    numbers = [trial.number for trial in seen.trials]
+    numbers = [trial.number for trial in seen.searched]
     # Only from all trials, each of which is understood, can a history be written anew.
     mend: Action | None = "rewrite_history" if sorted(known) == numbers == list(range(len(numbers))) else None
     _check_numbers(seen, told, mend)
@@ -48,7 +48,7 @@ def _known(seen: Examination) -> dict[int, Told]:
     from sweeper.search import expected
 
     known = {}
-    for trial in seen.trials:
+    for trial in seen.searched:
         try:
             known[trial.number] = expected(seen.study, trial, seen.epochs_of(trial))
         except StoreError as error:
@@ -57,9 +57,9 @@ def _known(seen: Examination) -> dict[int, Told]:
 
 
 def _check_numbers(seen: Examination, told: dict[int, Told], mend: Action | None) -> None:
-    known = {trial.number for trial in seen.trials}
+    known = {trial.number for trial in seen.searched}
     for trial in seen.settled():
-        if trial.number not in told:
+        if trial.number in known and trial.number not in told:
             seen.find(name_of(trial.number), f"{trial.state} in the catalog, missing in Optuna", mend)
     if seen.runs_now:
         return

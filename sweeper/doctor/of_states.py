@@ -28,9 +28,9 @@ def _check_finished(seen: Examination) -> None:
     for trial in seen.trials:
         if trial.state not in ENDED:
             seen.find(name_of(trial.number), f"{trial.state} in the catalog, but the study is finished", "go_on")
-    if len(seen.trials) < row.trials_asked:
+    if len(seen.searched) < row.trials_asked:
         seen.find(
-            "study", f"finished in the catalog, with {len(seen.trials)} of {row.trials_asked} trials there", "go_on"
+            "study", f"finished in the catalog, with {len(seen.searched)} of {row.trials_asked} trials there", "go_on"
         )
     if row.winner is None:
         seen.find("study", "finished in the catalog, without a winner", "go_on")

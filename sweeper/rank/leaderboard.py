@@ -35,6 +35,11 @@ def rank(weights: Iterable[WeightsRow], metric: str) -> list[WeightsRow]:
     return sorted(weights, key=lambda w: (sign * w.value, w.metrics.get("validation.loss", 0.0), w.trial, w.kind))
 
 
+def leaderboard(weights: Iterable[WeightsRow], metric: str) -> list[WeightsRow]:
+    """All weights that compete, best first: of a trunk, only what branched from it does."""
+    return rank((row for row in weights if row.role != "trunk"), metric)
+
+
 def gain_of_averaging(ranked: list[WeightsRow], metric: str) -> Gain | None:
     """The best average against the best single weights; ``None`` when one of them does not exist."""
     single = next((row for row in ranked if row.kind not in AVERAGED), None)

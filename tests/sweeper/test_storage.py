@@ -181,7 +181,7 @@ def test_the_top_and_the_winner_stay_and_so_does_what_there_is_not() -> None:
     kept = removables(ROWS, METRIC, Storage(keep_best=5), {2: 10})
     assert kept == [_resume(2)]
     winner = "trials/0002/weights/ema.safetensors"
-    assert removables(ROWS, METRIC, Storage(keep_best=3), {}, winner) == [_weights(0, "raw")]
+    assert removables(ROWS, METRIC, Storage(keep_best=3), {}, {winner}) == [_weights(0, "raw")]
 
 
 def test_a_trial_whose_weights_have_gone_loses_its_resume_point_first() -> None:

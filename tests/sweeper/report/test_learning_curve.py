@@ -18,6 +18,7 @@ ACCURACY, RMSE = "validation.accuracy", "validation.rmse"
 def trial(fraction: float | None, value: float | None, state: TrialState = "complete", **params: Any) -> TrialRow:
     sampled = params if fraction is None else {"data.train_fraction": fraction, **params}
     return TrialRow(
+        role="search",
         id=0,
         study_id=0,
         number=0,

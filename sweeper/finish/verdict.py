@@ -1,0 +1,170 @@
+"""Which way won, and by how much: the finalists on the examples that nothing was chosen on, over fresh seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sweeper.catalog import WeightsRow
+from sweeper.finish.board import Board
+from sweeper.finish.plan import SINGLE, finalists, replicas, ways
+from sweeper.rank.leaderboard import figure, rank
+from trials.result import METRICS
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean, and where the true one lies with 95 % confidence; without ends where one value tells nothing of it."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    count: int = 1
+
+    def __str__(self) -> str:
+        if self.low is None or self.high is None:
+            return figure(self.mean)
+        return f"{figure(self.mean)} ({figure(self.low)} to {figure(self.high)})"
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A way to a model, and what it is worth."""
+
+    way: str
+    worth: Interval
+    """On the confirmation split."""
+    gain: Interval | None
+    """Over the best single trial, positive where better; paired by seed. ``None`` for that trial itself."""
+    cost_epochs: int
+    """Epochs trained for it alone, beyond the sweep's trials, in the sweep's own run of it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What finishing came to."""
+
+    winner: WeightsRow
+    way: str
+    finalists: tuple[Finalist, ...]
+    """Best first."""
+    seeds: int
+    """Fresh seeds over which the finalists were compared; 0: none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, as the catalog keeps it with the winner."""
+        return {"way": self.way, "seeds": self.seeds, "finalists": [asdict(finalist) for finalist in self.finalists]}
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of independent values with Student's t-interval (Student, Biometrika 6, 1908).
+
+    >>> mean_interval([1.0, 2.0, 3.0])
+    Interval(mean=2.0, low=-0.4841377..., high=4.4841377..., count=3)
+    """
+    count, mean = len(values), math.fsum(values) / len(values)
+    if count < 2:
+        return Interval(mean)
+    from scipy.stats import t
+
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
+    half = float(t.ppf(0.5 + CONFIDENCE / 2, count - 1)) * spread / math.sqrt(count)
+    return Interval(mean, mean - half, mean + half, count)
+
+
+def verdict(board: Board) -> Verdict | None:
+    """Judge the finalists; ``None`` where no trial has left weights.
+
+    The way with the best mean wins, and the best single trial unless another is really better in the mean. Of the
+    winning way the weights are shipped that are best on the selection split, from whichever seed.
+    """
+    if not board.searched:
+        return None
+    reached = [ways(board, replica) for replica in replicas(board)]
+    names = finalists(board)
+    # What the sweep itself left was chosen for its luck; fresh seeds were not.
+    compared = [found for found in reached[1:] if all(way in found for way in names)]
+    seeds = len(compared)
+    compared = compared or reached[:1]
+    judged = sorted(
+        (_judge(board, way, compared) for way in names if all(way in found for found in compared)),
+        key=lambda finalist: (_sign(board) * -finalist.worth.mean, finalist.way != SINGLE),
+    )
+    winner = next(finalist for finalist in judged if finalist.way == SINGLE)
+    if judged[0].gain is not None and judged[0].gain.mean > 0:
+        winner = judged[0]
+    rows = rank([found[winner.way] for found in reached if winner.way in found], board.metric)
+    return Verdict(rows[0], winner.way, tuple(judged), seeds)
+
+
+def _judge(board: Board, way: str, compared: Sequence[Mapping[str, WeightsRow]]) -> Finalist:
+    worths = [_worth(board, found[way]) for found in compared]
+    gain = None
+    if way != SINGLE:
+        gains = [
+            _sign(board) * (worth - _worth(board, found[SINGLE])) for worth, found in zip(worths, compared, strict=True)
+        ]
+        gain = mean_interval(gains)
+    return Finalist(way, mean_interval(worths), gain, cost_epochs(board, compared[0][way].trial))
+
+
+def _worth(board: Board, row: WeightsRow) -> float:
+    """On the confirmation split; where there is none, on the selection split."""
+    return row.metrics.get(board.metric.replace("validation.", "confirm.", 1), row.value)
+
+
+def _sign(board: Board) -> float:
+    return 1.0 if METRICS[board.metric] == "maximize" else -1.0
+
+
+def cost_epochs(board: Board, number: int) -> int:
+    """Epochs trained for the weights of a trial that is none of the search's, with those of its ingredients."""
+    trial = board.by_number[number]
+    if trial.role == "search" or "trial" in trial.params:
+        return 0
+    recipe = board.recipe(number)
+    sources = [] if recipe.assembly is None else _files(recipe.assembly)
+    if recipe.teacher is not None:
+        sources = [member.weights.path for member in recipe.teacher.members]
+    paths = {f"../../{row.path}": row.trial for row in board.weights}
+    needed = {paths[path] for path in sources if path in paths}
+    return int(trial.facts.get("epochs", 0)) + sum(cost_epochs(board, source) for source in sorted(needed))
+
+
+def _files(assembly: Any) -> list[str]:
+    if hasattr(assembly, "ingredients"):
+        return [file.path for file in assembly.ingredients]
+    return [member.weights.path for member in assembly.members]
+
+
+def lines(said: Mapping[str, Any], metric: str) -> list[str]:
+    """What a person is told of a verdict, as `Verdict.to_dict` gives it."""
+    short = metric.removeprefix("validation.")
+    seeds = said["seeds"]
+    over = f"over {seeds} fresh seed{'s' if seeds != 1 else ''}" if seeds else "from the sweep's own seeds"
+    told = [f"finalists {over}: {short} on the confirmation split, on which nothing was chosen"]
+    for finalist in said["finalists"]:
+        worth = Interval(**finalist["worth"])
+        told.append(f"  {finalist['way']}: {worth}{_cost(finalist['cost_epochs'])}")
+    told += [_gain_line(finalist, short, seeds) for finalist in said["finalists"] if finalist["gain"] is not None]
+    return told
+
+
+def _cost(epochs: int) -> str:
+    return f", for {epochs} more epoch{'s' if epochs != 1 else ''}" if epochs else ""
+
+
+def _gain_line(finalist: Mapping[str, Any], metric: str, seeds: int) -> str:
+    gain = Interval(**finalist["gain"])
+    over = "over the best single trial"
+    paired = f", paired over {gain.count} seeds" if gain.count > 1 else ""
+    if gain.low is not None and gain.low > 0:
+        return f"{finalist['way']} gained {gain} {over} in {metric}{paired}"
+    if gain.high is not None and gain.high < 0:
+        return f"{finalist['way']} lost {figure(-gain.mean)} against the best single trial in {metric}: {gain}{paired}"
+    unsure = f"nothing that {seeds} seeds can tell" if gain.count > 1 else "an amount that one seed cannot judge"
+    return f"{finalist['way']} gained {unsure} {over} in {metric}: {gain}{paired}"
