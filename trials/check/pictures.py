@@ -67,7 +67,7 @@ def draw_first_layer(model: nn.Module, path: Path) -> bool:
     """
     figure = first_layer_figure(model)
     if figure is not None:
-        _write(figure, path)
+        write_figure(figure, path)
     return figure is not None
 
 
@@ -78,7 +78,7 @@ def draw_activations(model: nn.Module, inputs: Tensor, path: Path) -> bool:
     """
     layers = measure_activations(model, inputs)
     if layers:
-        _write(activations_figure(layers), path)
+        write_figure(activations_figure(layers), path)
     return bool(layers)
 
 
@@ -135,7 +135,7 @@ def activations_figure(layers: list[Activations]) -> Figure:
         shown = [layers[round(place)] for place in np.linspace(0, len(layers) - 1, LAYERS_SHOWN)]
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
-    figure = _figure(3.4 * columns, 2.1 * rows + 0.4)
+    figure = new_figure(3.4 * columns, 2.1 * rows + 0.4)
     chosen = f"{len(shown)} of {len(layers)} layers, in their order" if shown != layers else "layer by layer"
     figure.suptitle(f"Outputs on one batch, {chosen}", fontsize=10)
     for place, layer in enumerate(shown, start=1):
@@ -180,7 +180,7 @@ def _measured(name: str, output: Tensor, unit_dim: int) -> Activations:
 
 def _filters_figure(name: str, weight: Tensor) -> Figure:
     count, channels, height, width = weight.shape
-    figure = _figure(7.0, 7.0)
+    figure = new_figure(7.0, 7.0)
     axes = figure.add_subplot()
     axes.imshow(filter_grid(weight).permute(1, 2, 0).numpy(), interpolation="nearest")
     axes.set_axis_off()
@@ -194,7 +194,7 @@ def _filters_figure(name: str, weight: Tensor) -> Figure:
 
 def _matrix_figure(name: str, weight: Tensor) -> Figure:
     weights = weight.detach().float().cpu().numpy()
-    figure = _figure(8.0, 5.0)
+    figure = new_figure(8.0, 5.0)
     axes = figure.add_subplot(xlabel="input", ylabel="unit")
     limit = float(np.abs(weights).max())
     picture = axes.imshow(weights, cmap="coolwarm", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
@@ -203,13 +203,15 @@ def _matrix_figure(name: str, weight: Tensor) -> Figure:
     return figure
 
 
-def _figure(width_inches: float, height_inches: float) -> Figure:
+def new_figure(width_inches: float, height_inches: float) -> Figure:
+    """An empty figure, apart from pyplot and its global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width_inches, height_inches), layout="constrained")
 
 
-def _write(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write ``figure`` as a PNG, whole or not at all."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     picture = io.BytesIO()
