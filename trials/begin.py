@@ -8,10 +8,12 @@ from torch import nn
 from trials.checkpoint import TrialFolder
 from trials.data import InputSpec, Splits
 from trials.device import on_model_device
+from trials.fit.distil import Distillation
 from trials.fit.distributed import Ranks, with_shared_statistics
 from trials.fit.fitting import Fitting
 from trials.fit.step import steps_per_epoch
 from trials.kept import load_kept
+from trials.members import load_teacher
 from trials.model.build import build_model
 from trials.model.pretrained import find_head, load_pretrained
 from trials.recipe import Recipe
@@ -25,8 +27,10 @@ def begin(
 
     Drawn from the recipe's seed on the host, so that it is the same for every device; then ``model.pretrained`` or
     ``start`` may put other weights in place of what was drawn. Raises :class:`ModelError` when it cannot be built or
-    ``model.pretrained`` does not fit, :class:`TrialError` when the weights to start from are not there, or not of it.
+    ``model.pretrained`` does not fit, :class:`TrialError` when the weights to start from are not there, or not of it,
+    and for a teacher that cannot be read or is not for these examples.
     """
+    distillation = _distillation(recipe, where, splits, device)
     seed_global_state(device, recipe.seed, "init")
     spec, outputs = splits.preprocess.spec, splits.target.outputs
     model = build_model(recipe.model, spec, outputs)
@@ -35,7 +39,14 @@ def begin(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     steps = steps_per_epoch(len(splits.train), recipe.train)
-    return Fitting(model, recipe, splits.target, steps, device, head, ranks), notes
+    return Fitting(model, recipe, splits.target, steps, device, head, ranks, distillation), notes
+
+
+def _distillation(recipe: Recipe, where: TrialFolder, splits: Splits, device: torch.device) -> Distillation | None:
+    if recipe.teacher is None:
+        return None
+    teacher = load_teacher(recipe.teacher.members, recipe, where.root, splits, device)
+    return Distillation(on_model_device(teacher, device, recipe, splits.preprocess.spec), recipe.teacher, recipe)
 
 
 def _first_weights(

@@ -15,7 +15,7 @@ from trials.tensor_files import read_weights
 
 def path_of(kept: KeptWeights, root: Path) -> Path:
     """Where the file is, seen from the trial in the folder ``root``."""
-    return root / kept.path
+    return (root / kept.path).resolve()
 
 
 def read_kept(kept: KeptWeights, root: Path, key: str) -> dict[str, Tensor]:

@@ -176,7 +176,8 @@ def _probe(fitting: Fitting, vary: Variation) -> Fitting:
     plain = {"schedule": Constant(name="constant"), "ema": None, "swa": None, "compile": False}
     recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update=plain), "extensions": ()})
     model, target = copy.deepcopy(fitting.model), vary.splits.target
-    probe = Fitting(model, recipe, target, fitting.steps_per_epoch, fitting.device, fitting.head, fitting.ranks)
+    steps, teaching = fitting.steps_per_epoch, fitting.distillation
+    probe = Fitting(model, recipe, target, steps, fitting.device, fitting.head, fitting.ranks, teaching)
     probe.begin_epoch(1)
     return probe
 

@@ -13,6 +13,7 @@ from trials.average.ema import WeightEma
 from trials.average.swa import WeightSwa, snapshots_until
 from trials.data.target import Target
 from trials.errors import TrialError
+from trials.fit.distil import Distillation
 from trials.fit.distributed import ALONE, Averaged, Ranks
 from trials.fit.loss import build_loss
 from trials.fit.optimizer import build_optimizer, clip_gradients
@@ -26,7 +27,8 @@ from trials.recipe import Recipe
 class Fitting:
     """A model and all that changes with it from step to step.
 
-    ``head`` is the name of a pretrained model's head, which may learn faster than the rest.
+    ``head`` is the name of a pretrained model's head, which may learn faster than the rest. With a ``distillation`` the
+    loss is not of the labels alone.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Fitting:
         device: torch.device,
         head: str = "",
         ranks: Ranks = ALONE,
+        distillation: Distillation | None = None,
     ) -> None:
         train, pretrained = recipe.train, recipe.model.pretrained
         self.model = model
@@ -46,6 +49,7 @@ class Fitting:
         self.device = device
         self.head = head
         self.ranks = ranks
+        self.distillation = distillation
         self._call: Callable[[Tensor], Tensor] = _compiled(model) if train.compile else model
         self._averaged: Averaged | None = None
         self.parameters: list[Tensor] = list(model.parameters())

@@ -149,6 +149,8 @@ def gather_gradient(fitting: Fitting, vary: Variation, rows: Tensor, share: floa
                 chunk_outputs = fitting.forward(inputs[start:end])
             chunk_outputs = chunk_outputs.float()
             mean = mean_loss(fitting.loss, chunk_outputs, targets[start:end], chunk_blend)
+            if fitting.distillation is not None:
+                mean = fitting.distillation.total_loss(mean, chunk_outputs, inputs[start:end])
             chunk_loss = _times(mean, part.share(len(rows)) * (size / count))
             # The gradient becomes the mean over the ranks, each of which has only its part of the loss.
             fitting.scaler.scale(_times(chunk_loss, share * ranks.size)).backward()  # type: ignore[no-untyped-call]

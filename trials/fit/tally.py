@@ -18,7 +18,8 @@ class EpochTraining:
     """What one epoch of training came to."""
 
     loss: float
-    """Mean over all examples, of the loss that was minimised (smoothed and blended labels included)."""
+    """Mean over all examples, of the loss that was minimised (smoothed and blended labels and a teacher's answers
+    included)."""
     score_name: str
     """``accuracy`` in classification, ``mae`` in regression."""
     score: float
