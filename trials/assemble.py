@@ -6,11 +6,11 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from trials.assembled import Assembled
 from trials.average.ensemble import CHOOSERS, Chosen
 from trials.check.size_curve import draw_size_curve
 from trials.checkpoint import TrialFolder
@@ -18,26 +18,19 @@ from trials.data import Splits
 from trials.device import on_model_device
 from trials.ensemble_file import recipe_of_member, write_ensemble
 from trials.errors import TrialError
-from trials.examples import load_examples
 from trials.fit.evaluate import accuracy_digits, on_device, predict
 from trials.fit.loss import class_scores
 from trials.keep import kept_metrics
 from trials.kept import read_kept
+from trials.members import check_alike
 from trials.package import model_of_file, model_with_weights
 from trials.recipe import GreedyEnsemble, Member, Recipe, TopEnsemble
 from trials.result import TrialResult, WeightsFile, WeightsKind
+from trials.soups import make_soup
 from trials.tensor_files import unpacked_weights
 
 ENSEMBLE_PICTURE = "ensemble.png"
 _KEY = "assembly.members"
-
-
-@dataclass(frozen=True)
-class Assembled:
-    """What was made of weights; it lies at ``TrialFolder.kept_weights(kind)``."""
-
-    kind: WeightsKind
-    notes: tuple[str, ...]
 
 
 def assemble(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> TrialResult:
@@ -92,8 +85,8 @@ def make_ensemble(recipe: Recipe, where: TrialFolder, splits: Splits, place: tor
     """Choose among the members by their answers on the selection split; write those chosen as one file."""
     assembly = recipe.assembly
     assert isinstance(assembly, TopEnsemble | GreedyEnsemble)
-    for member in assembly.members:
-        _check_alike(member, recipe, splits, place)
+    for index, member in enumerate(assembly.members):
+        check_alike(member, recipe_of_member(member), recipe, splits, place, f"{_KEY}[{index}]")
     answers = torch.stack([_answers(member, recipe, where, splits, place) for member in assembly.members])
     targets = on_device(splits.selection.targets, torch.device("cpu"))
     chosen = CHOOSERS[assembly.name](answers, targets, splits.target, recipe.metric, assembly.most)
@@ -103,27 +96,6 @@ def make_ensemble(recipe: Recipe, where: TrialFolder, splits: Splits, place: tor
     values = [worth.value for worth in chosen.curve]
     draw_size_curve(values, chosen.size, recipe.metric, where.pictures / ENSEMBLE_PICTURE)
     return Assembled("ensemble", _ensemble_notes(chosen, assembly.members, recipe.metric, len(targets)))
-
-
-def _check_alike(member: Member, recipe: Recipe, splits: Splits, place: torch.device) -> None:
-    """Raise :class:`TrialError` unless a member was trained on inputs and targets that mean what those of splits do."""
-    its_recipe = recipe_of_member(member)
-    # What is set aside to confirm on changes nothing of the training split, and need not be loaded anew.
-    data = its_recipe.data.model_copy(update={"confirm": recipe.data.confirm})
-    its = load_examples(its_recipe.model_copy(update={"data": data}), place)
-    there, here = its.preprocess.to_dict(), splits.preprocess.to_dict()
-    different = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-    if different:
-        raise TrialError(
-            f"{_KEY}: {member.weights.name} takes inputs that are prepared otherwise (another {', '.join(different)}), "
-            "expected the same for all members; leave it out"
-        )
-    # How many examples of each class there were changes nothing of what an answer means.
-    if replace(its.target, counts=()) != replace(splits.target, counts=()):
-        raise TrialError(
-            f"{_KEY}: {member.weights.name} predicts other classes, or a number on another scale, expected the same "
-            "for all members; leave it out"
-        )
 
 
 def _answers(member: Member, recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> Tensor:
@@ -162,6 +134,8 @@ def _ensemble_notes(chosen: Chosen, members: tuple[Member, ...], metric: str, co
 
 
 ASSEMBLIES: dict[str, Callable[[Recipe, TrialFolder, Splits, torch.device], Assembled]] = {
+    "uniform_soup": make_soup,
+    "greedy_soup": make_soup,
     "top_ensemble": make_ensemble,
     "greedy_ensemble": make_ensemble,
 }
