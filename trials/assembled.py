@@ -1,0 +1,15 @@
+"""What was made of weights in place of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from trials.result import WeightsKind
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What was made of weights; it lies at ``TrialFolder.kept_weights(kind)``."""
+
+    kind: WeightsKind
+    notes: tuple[str, ...]

@@ -1,0 +1,134 @@
+"""Soups of weights that other trials have left: only of those that no barrier keeps apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from trials.assembled import Assembled
+from trials.average.barrier import BARRIERS, barrier_matrix, draw_barriers, kept_apart
+from trials.average.soup import SOUP, greedy_soup, mean_of_files
+from trials.checkpoint import TrialFolder, write_weights
+from trials.data import Split, Splits
+from trials.device import on_model_device
+from trials.disk import remove
+from trials.errors import TrialError
+from trials.fit.evaluate import evaluate
+from trials.keep import refresh_from_training_split, validation_metrics
+from trials.kept import path_of, read_kept
+from trials.model.build import build_model
+from trials.recipe import GreedySoup, KeptWeights, Recipe, UniformSoup
+from trials.seed import generator, kept_random_state
+from trials.tensor_files import unpacked_weights
+
+BARRIER_EXAMPLES = 512
+"""Of the selection split, and of the training split for batch norm: for a barrier's height a few are enough, and there
+are three points between each two ingredients."""
+_KEY = "assembly.ingredients"
+
+
+def make_soup(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> Assembled:
+    """Average the ingredients that may be averaged, and measure batch norm anew; written as one file.
+
+    Raises :class:`TrialError` when no two of them may, or a file is gone or is of another model.
+    """
+    assembly = recipe.assembly
+    assert isinstance(assembly, UniformSoup | GreedySoup)
+    pot = _Pot(recipe, splits, place)
+    for kept in assembly.ingredients:
+        pot.fill(read_kept(kept, where.root, _KEY), kept)
+    paths = [path_of(kept, where.root) for kept in assembly.ingredients]
+    accepted, notes = _sorted_out(assembly, paths, pot, where)
+    folder = where.weights
+    folder.mkdir(exist_ok=True)
+    chosen = accepted
+    if isinstance(assembly, GreedySoup):
+        taken, soup = greedy_soup([paths[index] for index in accepted], pot.worth, recipe.metric, folder)
+        chosen = tuple(accepted[index] for index in taken)
+    else:
+        soup = folder / SOUP
+        mean_of_files([paths[index] for index in accepted], soup)
+    pot.fill(unpacked_weights(soup.read_bytes())[0])
+    pot.refresh()
+    write_weights(where.kept_weights("soup"), pot.model.state_dict())
+    if soup != where.kept_weights("soup"):
+        remove(soup)
+    inside = ", ".join(assembly.ingredients[index].name for index in chosen)
+    alone = ": no mean with another was as good" if len(chosen) == 1 else ""
+    return Assembled("soup", (f"{len(chosen)} of {len(paths)} ingredients are in the soup: {inside}{alone}", *notes))
+
+
+def _sorted_out(
+    assembly: UniformSoup | GreedySoup, paths: Sequence[Path], pot: _Pot, where: TrialFolder
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """The indices of the ingredients that may be averaged, and why others may not; with a picture of the barriers."""
+    matrix = barrier_matrix(paths, pot.loss)
+    names = [kept.name for kept in assembly.ingredients]
+    draw_barriers(matrix, names, where.pictures / BARRIERS)
+    accepted, refusals = kept_apart(matrix, assembly.barrier_tolerance)
+    notes = tuple(
+        f"{names[refusal.refused]} is kept apart from {names[refusal.apart_from]}: on the way between them the loss "
+        f"rises by {refusal.barrier:.3g} of theirs, more than {assembly.barrier_tolerance:g}"
+        for refusal in refusals
+    )
+    if len(accepted) < 2:
+        raise TrialError(f"{_KEY}: no two of these weights can be averaged: {'; '.join(notes)}")
+    return accepted, notes
+
+
+@dataclass
+class _Pot:
+    """A model that takes one set of weights after another."""
+
+    recipe: Recipe
+    splits: Splits
+    place: torch.device
+
+    def __post_init__(self) -> None:
+        spec, outputs = self.splits.preprocess.spec, self.splits.target.outputs
+        with kept_random_state(torch.device("cpu")):
+            model = build_model(self.recipe.model, spec, outputs)
+        self.model: nn.Module = on_model_device(model, self.place, self.recipe, spec)
+        self._sample = _some_of(self.splits.selection, self.recipe.seed)
+        average = self.recipe.average
+        fewer = average.model_copy(update={"batch_norm_samples": min(BARRIER_EXAMPLES, average.batch_norm_samples)})
+        self._quick = self.recipe.model_copy(update={"average": fewer})
+
+    def fill(self, weights: Mapping[str, Tensor], kept: KeptWeights | None = None) -> None:
+        """Put weights into the model. Raises :class:`TrialError` when they are of another."""
+        try:
+            self.model.load_state_dict(weights)
+        except RuntimeError as error:
+            name = "the soup" if kept is None else kept.name
+            raise TrialError(
+                f"{_KEY}: {name} is of another model than this {self.recipe.model.build}, expected weights of one "
+                "architecture; leave it out"
+            ) from error
+
+    def refresh(self) -> None:
+        """Measure batch norm anew."""
+        refresh_from_training_split(self.model, self.recipe, self.splits, self.place)
+
+    def worth(self, path: Path) -> float:
+        """What weights are worth on the selection split by the recipe's metric, with batch norm measured anew."""
+        self.fill(unpacked_weights(path.read_bytes())[0])
+        self.refresh()
+        found = evaluate(self.model, self.splits.selection, self.splits, self.recipe, self.place)
+        return validation_metrics(found)[self.recipe.metric]
+
+    def loss(self, weights: Mapping[str, Tensor]) -> float:
+        """The loss of weights on some examples of the selection split, with batch norm measured anew on a few."""
+        self.fill(weights)
+        refresh_from_training_split(self.model, self._quick, self.splits, self.place)
+        return evaluate(self.model, self._sample, self.splits, self.recipe, self.place).loss
+
+
+def _some_of(split: Split, seed: int) -> Split:
+    """At most `BARRIER_EXAMPLES` of a split, drawn by the seed."""
+    order = torch.randperm(len(split), generator=generator(torch.device("cpu"), seed, "barrier"))
+    rows = order[:BARRIER_EXAMPLES].sort().values.to(split.targets.device)
+    return Split(split.inputs[rows.to(split.inputs.device)], split.targets[rows])
