@@ -48,6 +48,7 @@ def main() -> None:
       sweeper stop digits            from any terminal; pause and resume likewise
       sweeper ui                     browse it in MLflow
       sweeper pull digits -o best    the winner, with its model card
+      sweeper predict best photos/   ask it
     """
 
 
@@ -61,10 +62,12 @@ for _command in (
     run_studies.sync,
     look.list_,
     look.show,
+    look.rank,
     look.ui,
     look.doctor,
     look.rm,
     take_home.pull,
+    take_home.predict,
     begin.init,
     begin.schema,
 ):

@@ -1,8 +1,9 @@
-"""The winner's model in MLflow: logged to the study's run, registered under the study's name."""
+"""A model as MLflow keeps it: the winner's in the study's run, registered under its name; or in a folder."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from sweeper.mlflow_client import as_tracking_error, quiet
 from sweeper.user_code import module_files
 
 if TYPE_CHECKING:
+    import numpy as np
     from mlflow import MlflowClient
 
     from sweeper.tracking import Tracker
@@ -37,9 +39,6 @@ def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Seque
     """
     import mlflow
 
-    import trials
-
-    recipe = json.loads((package / "recipe.json").read_bytes())
     sha256 = json.loads((package / "package.json").read_bytes())["weights_sha256"]
     with as_tracking_error(tracker.settings):
         run_id = tracker.open_parent()
@@ -48,17 +47,46 @@ def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Seque
             with quiet(), mlflow.start_run(run_id=run_id):
                 logged = mlflow.pyfunc.log_model(
                     name="model",
-                    loader_module="trials.package",
-                    data_path=str(package),
-                    code_paths=[str(Path(trials.__file__).parent), *map(str, module_files(recipe))],
-                    pip_requirements=list(requirements),
-                    signature=_signature(package),
                     registered_model_name=name,
                     tags={WEIGHTS_TAG: sha256},
+                    **_content(package, requirements),
                 )
             version = str(logged.registered_model_version)
         tracker.client.set_registered_model_alias(name, "best", version)
     return version
+
+
+def save_model(package: Path, out: Path, requirements: Sequence[str]) -> None:
+    """Make ``out`` a folder as MLflow keeps models, of the same content as :func:`log_model` logs, with no server."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    with quiet():
+        mlflow.pyfunc.save_model(str(out), **_content(package, requirements))
+
+
+def answers_of_model(folder: Path, raw: Any) -> np.ndarray:
+    """What MLflow makes a model that :func:`save_model` wrote answer to raw examples."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    import mlflow
+
+    with quiet():
+        answers: np.ndarray = mlflow.pyfunc.load_model(str(folder)).predict(raw)
+    return answers
+
+
+def _content(package: Path, requirements: Sequence[str]) -> dict[str, Any]:
+    """The parts of a model: the package, the code that loads it, what that needs, what it takes and gives."""
+    import trials
+
+    recipe = json.loads((package / "recipe.json").read_bytes())
+    return {
+        "loader_module": "trials.package",
+        "data_path": str(package),
+        "code_paths": [str(Path(trials.__file__).parent), *map(str, module_files(recipe))],
+        "pip_requirements": list(requirements),
+        "signature": _signature(package),
+    }
 
 
 def _registered_version(client: MlflowClient, name: str, run_id: str, sha256: str) -> str | None:

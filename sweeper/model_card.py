@@ -27,6 +27,30 @@ ANSWERS = {
 }
 """How a model is asked, by task."""
 
+USES = {
+    "onnx": """```python
+import json
+import onnxruntime
+
+graph = json.load(open("package.json"))["graph"]  # what it takes and gives
+session = onnxruntime.InferenceSession("model.onnx")
+(answers,) = session.run(None, {graph["input_name"]: batch})  # an array of graph["input_type"]
+```
+""",
+    "torch-export": """```python
+import torch
+
+model = torch.export.load("model.pt2").module()
+answers = model(batch)  # a tensor as package.json says under "graph"
+```
+""",
+    "mlflow": """```console
+mlflow models serve --model-uri . --port 5002 --env-manager local
+```
+""",
+}
+"""How a model is asked that is not a package of safetensors, by its form."""
+
 MOST_NAMES = 20
 """Classes and columns are named up to this many; package.json has them all."""
 
@@ -34,18 +58,21 @@ MOST_NAMES = 20
 def model_card(
     study: StudyRow, record: Mapping[str, Any], recipe: Recipe, git: Mapping[str, str], splits: Splits
 ) -> str:
-    """The README of the winner that ``record`` describes, trained by ``recipe`` on ``splits``."""
+    """The README of the weights that ``record`` describes, trained by ``recipe`` on ``splits``.
+
+    Of the winner, ``record`` is what the catalog keeps; of others it has a ``title``, and no look at the test split.
+    """
     word, given = GIVEN[splits.preprocess.kind]
     lines = [
-        f"# {study.name}: the winner",
+        f"# {study.name}: {record.get('title', 'the winner')}",
         "",
-        f"The `{record['kind']}` weights of trial {record['trial']}, chosen on the selection split among all the "
-        "weights the study kept, then evaluated once on the test split.",
+        _which(study, record),
         "",
         "| split | metric | value | 95 % interval |",
         "|---|---|---|---|",
         *_metric_rows("selection", record["selection"]),
-        *_metric_rows("test", record["test"]),
+        *_metric_rows("confirmation", record.get("confirmation", {})),
+        *_metric_rows("test", record.get("test", {})),
         "",
         "The value on the selection split is optimistic: it was the reason for the choice. " + _looks(record),
         "",
@@ -74,7 +101,31 @@ def model_card(
     return "\n".join(lines)
 
 
+def with_use(card: str, form: str) -> str:
+    """A card whose lines of Python are those for another form of the model."""
+    before, python, after = card.partition("```python\n")
+    _, fence, rest = after.partition("```\n")
+    return f"{before}{USES[form]}{rest}" if form in USES and python and fence else card
+
+
+def _which(study: StudyRow, record: Mapping[str, Any]) -> str:
+    weights = f"The `{record['kind']}` weights of trial {record['trial']}"
+    if "title" not in record:
+        return (
+            f"{weights}, chosen on the selection split among all the weights the study kept, then evaluated once on "
+            "the test split."
+        )
+    winner = study.winner
+    instead = "there is none yet"
+    if winner is not None:
+        value = f"{record['metric']} {figure(winner['selection'][record['metric']])}"
+        instead = f"that is `{winner['kind']}` of trial {winner['trial']}, {value}"
+    return f"{weights}: {record['title']} by the selection split. This is not the winner of the study: {instead}."
+
+
 def _looks(record: Mapping[str, Any]) -> str:
+    if "test" not in record:
+        return "The test split was not read for this model."
     if record["test_looks"] == 1:
         return "The test split was read for this model alone."
     return (

@@ -1,4 +1,4 @@
-"""The winner: chosen on the selection split, looked at on the test split, packed, registered and pulled."""
+"""The winner: chosen on the selection split, looked at on the test split, packed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.catalog import Catalog, StudyRow, WeightsRow
-from sweeper.errors import StoreError, StudyError
+from sweeper.errors import StoreError
 from sweeper.model_card import model_card
 from sweeper.provenance import git_state
 from sweeper.study_folder import StudyFolder
@@ -28,7 +28,13 @@ def requirements() -> list[str]:
 
 
 def publish_winner(
-    catalog: Catalog, study: StudyRow, winner: WeightsRow, folder: StudyFolder, *, file_folder: Path
+    catalog: Catalog,
+    study: StudyRow,
+    winner: WeightsRow,
+    folder: StudyFolder,
+    *,
+    file_folder: Path,
+    verdict: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Look at the test split with the winner, once, and pack it into a folder of its own.
 
@@ -36,12 +42,20 @@ def publish_winner(
     and how often a winner of this study has been looked at on the test split. Weights whose scores the catalog holds
     already are not looked at a second time.
 
+    Args:
+        catalog: keeps the record.
+        study: the study's row.
+        winner: the weights that won.
+        folder: the study's.
+        file_folder: where its study.yaml is.
+        verdict: how the finalists compared, in a study with `finish`.
+
     Raises:
         StoreError: the weights are gone or are not those the catalog knows.
     """
     before = catalog.study(study.name).winner or {"sha256": None, "test_looks": 0, "package": 0}
     chosen = {"kind": winner.kind, "trial": winner.trial, "path": winner.path, "sha256": winner.sha256}
-    if chosen.items() <= before.items():
+    if chosen.items() <= before.items() and before.get("verdict") == verdict:
         return before
     weights = folder.file(winner.path)
     check_digest(weights, winner.sha256)
@@ -51,7 +65,9 @@ def publish_winner(
     else:
         scores = _look(recipe, weights, before["test_looks"])
     record = {**chosen, "metric": study.metric, **scores, "package": before["package"] + 1}
-    _pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
+    if verdict is not None:
+        record["verdict"] = dict(verdict)
+    pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
     catalog.set_study(study.id, winner=record)
     return record
 
@@ -69,7 +85,7 @@ def pack_again(catalog: Catalog, study: StudyRow, folder: StudyFolder, *, file_f
     check_digest(weights, winner["sha256"])
     recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner["trial"]).recipe))
     record = {**winner, "package": winner["package"] + 1}
-    _pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
+    pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
     catalog.set_study(study.id, winner=record)
 
 
@@ -97,32 +113,14 @@ def check_digest(path: Path, sha256: str) -> None:
         raise StoreError(f"{path}: sha256 {found[:12]}..., expected {sha256[:12]}...: the file was changed or damaged")
 
 
-def pull(catalog: Catalog, name: str, folder: StudyFolder, out: Path) -> dict[str, Any]:
-    """Copy the winner of a study to ``out``, whole or not at all; returns its record.
-
-    Raises:
-        StoreError: no such study, or its files are gone.
-        StudyError: the study has no winner yet, or ``out`` holds something else.
-    """
-    study = catalog.study(name)
-    if study.winner is None:
-        raise StudyError(f"study {name!r} has no winner yet: see its trials with `sweeper show`")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StudyError(f"{out}: exists and is not an empty folder; choose another with -o")
-    package = folder.package(study.winner["package"])
-    check_digest(package / "weights.safetensors", study.winner["sha256"])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        copy = Path(temporary) / "package"
-        shutil.copytree(package, copy)
-        check_digest(copy / "weights.safetensors", study.winner["sha256"])
-        copy.replace(out)
-    return study.winner
-
-
-def _pack(
+def pack(
     folder: Path, study: StudyRow, record: Mapping[str, Any], recipe: Recipe, weights: Path, git: Mapping[str, str]
 ) -> None:
+    """Make ``folder`` the package of weights of a study, with a model card by ``record``, whole or not at all.
+
+    Raises:
+        TrialError: the data of the recipe cannot be had.
+    """
     import torch
 
     from trials.examples import load_examples

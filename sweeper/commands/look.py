@@ -41,6 +41,29 @@ def show(study: str, as_json: bool, home: Path | None) -> None:
         shown.print_study(catalog, study, settings, make_console())
 
 
+@click.command(epilog=example("sweeper rank digits --top 5 --latency"))
+@click.argument("study")
+@click.option("--top", type=click.IntRange(min=1), metavar="N", help="The best N; default: all.")
+@click.option("--latency", is_flag=True, help="Measure how long each takes for one example on this CPU.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list for programs.")
+@home_option
+def rank(study: str, top: int | None, latency: bool, as_json: bool, home: Path | None) -> None:
+    """Show the whole leaderboard of STUDY, with what each set of weights costs."""
+    from sweeper.rank.board import print_board, rows_of
+    from sweeper.rank.latency import Latencies
+    from sweeper.study_folder import StudyFolder
+
+    settings = settings_of(home)
+    catalog = catalog_of(settings)
+    row = catalog.study(study)
+    sys.path[:0] = [path for path in row.import_paths if path not in sys.path]
+    rows = rows_of(catalog, study, Latencies(StudyFolder(settings.home, study)), top=top, measure=latency)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        print_board(study, row.metric, rows, make_console())
+
+
 @click.command(epilog=example("sweeper ui --port 5001"))
 @click.option("--port", type=click.IntRange(1, 65535), help="Default: 5000, or the next free one.")
 @click.option("--browser/--no-browser", default=True, help="Open a browser when the page answers.")

@@ -239,6 +239,8 @@ def test_help_of_the_whole_names_all_commands(sweeper: SweeperCommand) -> None:
         "sync",
         "ui",
         "pull",
+        "predict",
+        "rank",
         "rm",
         "init",
         "schema",

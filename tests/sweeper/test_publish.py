@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from sweeper.catalog import Catalog
-from sweeper.errors import StoreError, StudyError
-from sweeper.publish import check_digest, publish_winner, pull
+from sweeper.errors import StoreError
+from sweeper.publish import check_digest, publish_winner
 from sweeper.rank.leaderboard import rank
 from sweeper.study_folder import StudyFolder
 from trials import Recipe, load_model, run_trial, score
@@ -61,13 +61,13 @@ def test_the_test_split_is_looked_at_once(
     assert looks.count("test") == 1, "a restart looks no second time"
 
 
-def test_what_is_pulled_is_worth_what_the_record_says(finished: tuple[Catalog, StudyFolder], tmp_path: Path) -> None:
+def test_what_is_packed_is_worth_what_the_record_says(finished: tuple[Catalog, StudyFolder]) -> None:
     catalog, folder = finished
     record = _publish(finished)
-    assert pull(catalog, "small", folder, tmp_path / "best") == record
+    package = folder.package(record["package"])
 
-    model, preprocess = load_model(tmp_path / "best")
-    recipe = Recipe.model_validate_json((tmp_path / "best" / "recipe.json").read_text())
+    model, preprocess = load_model(package)
+    recipe = Recipe.model_validate_json((package / "recipe.json").read_text())
     test = load_splits(recipe.data, torch.device("cpu")).test
     raw = test.inputs.permute(0, 2, 3, 1).squeeze(-1).numpy()
     hits = int((model(preprocess(raw)).argmax(dim=1) == test.targets).sum())
@@ -75,10 +75,10 @@ def test_what_is_pulled_is_worth_what_the_record_says(finished: tuple[Catalog, S
     assert isinstance(scores, dict)
     assert scores["test.accuracy"] == hits / len(test)
     assert scores["test.accuracy.low"] < hits / len(test) < scores["test.accuracy.high"]
-    card = (tmp_path / "best" / "README.md").read_text()
+    card = (package / "README.md").read_text()
     assert f"| test | accuracy | {hits / len(test):.4f} |" in card
     assert str(record["sha256"]) in card
-    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == [
+    assert sorted(path.name for path in package.iterdir()) == [
         "README.md",
         "package.json",
         "recipe.json",
@@ -116,31 +116,8 @@ def test_other_winners_are_looked_at_and_counted_and_none_is_looked_at_twice_in_
     assert [record["test_looks"] for record in (first, *records)] == [1, 1, 2, 3]
     assert records[0]["test"] == records[2]["test"] == first["test"] != records[1]["test"]
 
-    pulled = pull(catalog, "small", folder, tmp_path / "best")
-    assert pulled == records[2]
-    card = (tmp_path / "best" / "README.md").read_text()
+    card = (folder.package(records[2]["package"]) / "README.md").read_text()
     assert "The test split was looked at 3 times, each time with the winner that the study had then" in card
-
-
-def test_a_folder_in_use_is_left_alone(finished: tuple[Catalog, StudyFolder], tmp_path: Path) -> None:
-    catalog, folder = finished
-    _publish(finished)
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "mine.txt").write_text("mine")
-    with pytest.raises(StudyError, match=r"best: exists and is not an empty folder; choose another with -o"):
-        pull(catalog, "small", folder, tmp_path / "best")
-    assert [path.name for path in (tmp_path / "best").iterdir()] == ["mine.txt"]
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(StudyError, match="is not an empty folder"):
-        pull(catalog, "small", folder, tmp_path / "file")
-
-
-def test_a_study_without_a_winner_says_where_it_stands(tmp_path: Path) -> None:
-    catalog = Catalog(f"sqlite:///{tmp_path / 'a.db'}")
-    catalog.add_study("new", digest="d", text="", metric="validation.accuracy", trials_asked=1)
-    with pytest.raises(StudyError, match="study 'new' has no winner yet: see its trials"):
-        pull(catalog, "new", StudyFolder(tmp_path, "new"), tmp_path / "best")
-    catalog.close()
 
 
 def test_weights_that_changed_are_refused(tmp_path: Path) -> None:

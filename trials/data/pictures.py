@@ -82,11 +82,14 @@ def stack_pictures(arrays: Sequence[np.ndarray], names: Sequence[str]) -> np.nda
     return stacked
 
 
-def read_picture(path: Path, image_size: int | None) -> np.ndarray:
-    """Decode one file to (H, W) or (H, W, 3), resized if asked. Raises ``DataError`` naming the path."""
+def read_picture(path: Path, image_size: int | None, channels: int | None = None) -> np.ndarray:
+    """Decode one file to (H, W) or (H, W, 3), resized if asked; ``channels`` are those of :func:`picture_array`.
+
+    Raises ``DataError`` naming the path.
+    """
     try:
         with Image.open(path) as picture:
-            array = picture_array(picture)
+            array = picture_array(picture, channels)
     except Exception as error:
         raise DataError(f"{path}: not a readable picture ({one_line(error)}); repair or remove it") from error
     return array if image_size is None else resize_array(array, image_size)
@@ -109,7 +112,7 @@ def read_class_folders(
     paths: list[Path] = []
     targets: list[int] = []
     for index, name in enumerate(classes):
-        files = list(_picture_files(root / name))
+        files = list(picture_files(root / name))
         if not files and name in found:
             raise DataError(f"{root / name}: the class is empty; add pictures or remove the folder")
         paths += files
@@ -125,7 +128,8 @@ def subfolders(root: Path) -> list[str]:
     return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _picture_files(folder: Path) -> Iterable[Path]:
+def picture_files(folder: Path) -> Iterable[Path]:
+    """All files below ``folder`` by name, but for hidden ones and what desktops leave behind."""
     if not folder.is_dir():
         return
     for path in sorted(folder.rglob("*")):

@@ -39,6 +39,19 @@ _TYPES: dict[str, ColumnType] = {
 
 def read_csv(path: Path, data: Data) -> Source:
     """A file of comma-separated values with a header. An empty cell, and words such as NA, are missing."""
+    return table_source(csv_frame(path, data.text), data, f"csv:{path}")
+
+
+def read_parquet(path: Path, data: Data) -> Source:
+    """A Parquet file. Null is missing."""
+    return table_source(parquet_frame(path), data, f"parquet:{path}")
+
+
+def csv_frame(path: Path, text: str | None) -> pd.DataFrame:
+    """The rows of a file of comma-separated values, of which the column ``text`` is taken as it is written.
+
+    Raises ``DataError`` in one line.
+    """
     import pandas as pd
 
     where = f"csv:{path}"
@@ -50,21 +63,21 @@ def read_csv(path: Path, data: Data) -> Source:
             header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
             _check_distinct([name for name in header.iloc[0] if name], where)
             frame = pd.read_csv(path, index_col=False, low_memory=False)
-            if data.text in frame:
+            if text in frame:
                 # A text is what was written, even where it is a number or the word null.
-                written = pd.read_csv(path, usecols=[data.text], dtype=str, na_filter=False)
-                frame[data.text] = written[data.text]
+                written = pd.read_csv(path, usecols=[text], dtype=str, na_filter=False)
+                frame[text] = written[text]
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{where}: the file is empty; expected a header and rows") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{where}:{_undecodable_line(path)}: not UTF-8; save the file as UTF-8") from error
     except (pd.errors.ParserError, pd.errors.ParserWarning, OSError, ValueError) as error:
         raise DataError(f"{where}: cannot be read ({one_line(error)}); expected commas between columns") from error
-    return table_source(frame, data, where)
+    return frame
 
 
-def read_parquet(path: Path, data: Data) -> Source:
-    """A Parquet file. Null is missing."""
+def parquet_frame(path: Path) -> pd.DataFrame:
+    """The rows of a Parquet file. Raises ``DataError`` in one line."""
     import pandas as pd
     from pyarrow import ArrowException
 
@@ -72,10 +85,9 @@ def read_parquet(path: Path, data: Data) -> Source:
     if not path.is_file():
         raise DataError(f"{where}: no such file")
     try:
-        frame = pd.read_parquet(path, engine="pyarrow")
+        return pd.read_parquet(path, engine="pyarrow")
     except (ArrowException, OSError, ValueError) as error:
         raise DataError(f"{where}: cannot be read ({one_line(error)}); expected a Parquet file") from error
-    return table_source(frame, data, where)
 
 
 def table_source(frame: pd.DataFrame, data: Data, where: str) -> Source:

@@ -170,7 +170,8 @@ def trim(ids: Tensor) -> tuple[Tensor, Tensor]:
             [0, 0]]), tensor([2, 1, 1]))
     """
     lengths = (ids != 0).sum(dim=1).clamp(min=1)
-    return ids[:, : int(lengths.max())], lengths
+    # An exported graph is of one width, whatever it is given: what is cut off here only saves time.
+    return ids if torch.compiler.is_exporting() else ids[:, : int(lengths.max())], lengths
 
 
 def reverse_words(features: Tensor, lengths: Tensor) -> Tensor:
@@ -178,7 +179,7 @@ def reverse_words(features: Tensor, lengths: Tensor) -> Tensor:
     places = torch.arange(features.shape[1], device=features.device).expand(features.shape[:2])
     mirrored = lengths[:, None] - 1 - places
     source = torch.where(mirrored >= 0, mirrored, places)
-    return features[torch.arange(len(features), device=features.device)[:, None], source]
+    return features[torch.arange(features.shape[0], device=features.device)[:, None], source]
 
 
 def mean_over_words(features: Tensor, lengths: Tensor) -> Tensor:
