@@ -166,7 +166,8 @@ def test_the_picture_says_each_number_in_its_cell() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b", "c"]
     colored = axes.images[0].get_array()
     assert colored is not None
-    assert colored.max() == axes.images[0].norm.vmax == 2.0  # what is infinite too
+    assert colored.tolist() == [[0.0, 0.0123, 2.0], [0.0123, 0.0, 2.0], [2.0, 2.0, 0.0]]
+    assert axes.images[0].norm.vmax == 2.0
 
 
 def test_the_picture_is_written_also_without_any_barrier(tmp_path: Path) -> None:
