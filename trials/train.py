@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from trials.assemble import assemble
 from trials.begin import begin
 from trials.check.lr_finder import draw, find_lr
 from trials.check.pictures import draw_pictures
@@ -51,6 +52,7 @@ def run_trial(
     ``stop`` is asked after every update; when it answers ``True``, the trial saves its state in the midst of the epoch
     and stops for now; run again, it ends with the same bytes as an unbroken one. With several processes it is asked
     only between epochs: each holds state of its own within one.
+    A recipe with an ``assembly`` trains nothing and reports nothing: its soup or ensemble is made at once.
     ``device`` is a GPU when there is one, unless said otherwise. The caller's random state and torch's settings are
     left as they were.
 
@@ -94,8 +96,6 @@ def _assemble_or_train(
 ) -> TrialResult:
     """Make the soup or ensemble that the recipe asks for, or train."""
     if recipe.assembly is not None:
-        from trials.assemble import assemble
-
         return assemble(recipe, where, splits, place)
     with all_ranks(recipe, where.root, len(splits.train), place) as ranks, _named_out_of_memory(place):
         return _train(recipe, where, report, stop, splits, place, ranks)

@@ -123,7 +123,7 @@ IMAGES: dict[str, list[Option]] = {
         {"data.augment": [{"name": "custom", "function": "own_module:brighter", "arguments": {"most": 20}}]},
     ],
     "mix": [{"data.mix": name} for name in ("none", "mixup", "cutmix", "mixup_or_cutmix")],
-    "layout": [{}, {"train.channels_last": False, "data.train_fraction": 0.8}],
+    "layout": [{}, {"train.channels_last": False, "data.train_fraction": 0.8, "data.confirm": 0.4}],
 }
 TABLES: dict[str, list[Option]] = {
     "model": [
