@@ -62,7 +62,7 @@ def test_the_test_split_is_looked_at_once(
 
 
 def test_what_is_packed_is_worth_what_the_record_says(finished: tuple[Catalog, StudyFolder]) -> None:
-    catalog, folder = finished
+    _, folder = finished
     record = _publish(finished)
     package = folder.package(record["package"])
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch.export import Dim, ExportedProgram
 
+from trials.data import Preprocess
 from trials.errors import TrialError
 from trials.export.graph import Facts, Graph, example_batch, facts_of
 from trials.locate import one_line
@@ -33,15 +34,19 @@ def write_graph(form: str, package: Path, out: Path) -> None:
     facts = facts_of(model, preprocess)
     file, write = FORMS[form]
     out.mkdir(parents=True)
-    with _named(form), _quiet(), torch.no_grad():
-        program = torch.export.export(
-            Graph(model, preprocess).eval(), (example_batch(preprocess),), dynamic_shapes={"batch": {0: Dim("count")}}
-        )
-        write(program, facts, out / file)
+    with _named(form), _quiet():
+        write(program_of(model, preprocess), facts, out / file)
     shutil.copy(package / RECIPE, out / RECIPE)
     description = json.loads((package / PACKAGE).read_bytes())
     graph = {"file": file, "form": form, **facts.to_dict()}
     (out / PACKAGE).write_text(json.dumps({**description, "graph": graph}, indent=2), encoding="utf-8")
+
+
+def program_of(answering: Answering, preprocess: Preprocess) -> ExportedProgram:
+    """The model with its preprocessing and answers, for any number of examples."""
+    graph = Graph(answering, preprocess).eval()
+    with torch.no_grad(), _quiet():
+        return torch.export.export(graph, (example_batch(preprocess),), dynamic_shapes={"batch": {0: Dim("count")}})
 
 
 def _write_onnx(program: ExportedProgram, facts: Facts, path: Path) -> None:
