@@ -78,9 +78,10 @@ def predict(
             for name, answer in zip(found.names, answers_to(answering, found.inputs.to(device)), strict=True):
                 writer.write(Answer(name, *answer))
             done += len(found.names)
-            if clock() - told >= PATIENCE_SECONDS:
-                told = clock()
-                click.echo(f"{done} examples in {told - began:.0f} s", err=True)
+            now = clock()
+            if now - told >= PATIENCE_SECONDS:
+                told = now
+                click.echo(f"{done} examples in {now - began:.0f} s", err=True)
         writer.close()
     if faults:
         click.echo(f"error: {faults} could not be read, {done} examples were", err=True)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import io
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweeper.catalog import Catalog, WeightsRow
+from sweeper.rank.board import print_board, rows_of
+from sweeper.rank.latency import Latencies
+from sweeper.study_folder import StudyFolder
+from trials import WeightsFile, latency
+from trials.result import WeightsKind
+
+METRIC = "validation.accuracy"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[tuple[Catalog, StudyFolder]]:
+    """A study whose soup won."""
+    catalog = Catalog(f"sqlite:///{tmp_path / 'a.db'}")
+    row = catalog.add_study("small", digest="d", text="", metric=METRIC, trials_asked=2)
+    kept: list[tuple[int, WeightsKind, float, float, dict[str, Any]]] = [
+        (3, "raw", 0.9, 0.5, {"params": {}}),
+        (7, "ema", 0.92, 0.4, {"params": {}}),
+        (100_001, "soup", 0.95, 0.3, {"params": {"move": "greedy_soup"}, "role": "move"}),
+    ]
+    for number, kind, value, loss, of_trial in kept:
+        trial = catalog.add_trial(row.id, number, recipe={"data": {"source": "digits"}}, **of_trial)
+        metrics = {METRIC: value, "validation.loss": loss}
+        path = f"weights/{kind}.safetensors"
+        file = WeightsFile(
+            kind=kind, path=path, metrics=metrics, epoch=number % 10, bytes=1_500_000, sha256=f"{number}"
+        )
+        catalog.end_trial(trial.id, "complete", value=value, weights=[(file, f"trials/{number:04d}/{path}", value)])
+    won = "trials/100001/weights/soup.safetensors"
+    catalog.set_study(row.id, winner={"path": won, "sha256": "100001", "test": {"test.accuracy": 0.94}})
+    folder = StudyFolder(tmp_path, "small")
+    folder.root.mkdir(parents=True)
+    yield catalog, folder
+    catalog.close()
+
+
+def test_rows_for_programs(study: tuple[Catalog, StudyFolder]) -> None:
+    catalog, folder = study
+    rows = rows_of(catalog, "small", Latencies(folder))
+    assert rows[0] == {
+        "place": 1,
+        "weights": "soup",
+        "trial": 100_001,
+        "role": "move",
+        "made_by": "greedy_soup",
+        "value": 0.95,
+        "metrics": {METRIC: 0.95, "validation.loss": 0.3},
+        "epochs": 1,
+        "bytes": 1_500_000,
+        "latency_ms": None,
+        "winner": True,
+        "test": 0.94,
+    }
+    assert [(row["place"], row["trial"], row["role"], row["winner"], row["test"]) for row in rows[1:]] == [
+        (2, 7, "search", False, None),
+        (3, 3, "search", False, None),
+    ]
+    assert json.loads(json.dumps(rows)) == rows
+    assert rows_of(catalog, "small", Latencies(folder), top=2) == rows[:2]
+
+
+def test_a_table_for_people(study: tuple[Catalog, StudyFolder]) -> None:
+    catalog, folder = study
+    rows = rows_of(catalog, "small", Latencies(folder), top=2)
+    text = io.StringIO()
+    print_board("small", METRIC, rows, Console(file=text, width=200))
+    lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+    assert lines == [
+        "leaderboard of small: validation.accuracy on the selection split",
+        "weights trial role accuracy loss epochs MB test",
+        "1 soup 100001 greedy_soup 0.9500 0.3000 1 1.50 0.9400",
+        "2 ema 0007 search 0.9200 0.4000 7 1.50",
+    ]
+    text.truncate(0)
+    print_board("small", METRIC, [{**rows[0], "latency_ms": 1.234}, rows[1]], Console(file=text, width=200))
+    lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+    assert lines[1:3] == [
+        "weights trial role accuracy loss epochs MB ms test",
+        "1 soup 100001 greedy_soup 0.9500 0.3000 1 1.50 1.23 0.9400",
+    ]
+
+
+def test_latencies_are_measured_once_a_machine(
+    study: tuple[Catalog, StudyFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, folder = study
+    measured: list[Path] = []
+    monkeypatch.setattr(latency, "latency_of_weights", lambda recipe, path: measured.append(path) or 0.002)
+    (best, *_) = sorted(catalog.weights(catalog.study("small").id), key=lambda row: -row.value)
+    row = _with_file(folder, best)
+    trial = replace(catalog.trial(catalog.study("small").id, best.trial), recipe=RECIPE)
+    for _ in range(2):
+        latencies = Latencies(folder)
+        assert latencies.measured(row, trial) == 2.0
+        assert latencies.known(row) == 2.0
+    assert measured == [folder.root / row.path]
+    monkeypatch.setattr(platform, "node", lambda: "another machine")
+    assert Latencies(folder).known(row) is None
+    Latencies(folder).measured(row, trial)
+    assert len(measured) == 2
+    assert len(json.loads((folder.root / "latency.json").read_text())) == 2
+    (folder.root / "latency.json").write_text("{")
+    assert Latencies(folder).known(row) is None
+
+
+RECIPE = {"data": {"source": "digits"}, "model": {"build": "linear"}}
+
+
+def _with_file(folder: StudyFolder, row: WeightsRow) -> WeightsRow:
+    """The row, with a file behind it."""
+    import hashlib
+
+    path = folder.root / row.path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    return replace(row, sha256=hashlib.sha256(b"weights").hexdigest())

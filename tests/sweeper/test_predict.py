@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from small_packages import CLASSES, EYE, linear_package
+from small_splits import numbers_target
+
+from sweeper.cli import main
+from sweeper.predict import predict
+from sweeper.settings import load_settings
+from trials.data import TablePreprocess
+from trials.data.preprocess import ArrayPreprocess
+from trials.data.table import NumberColumn
+
+FIELDS = (NumberColumn("a", "double", 0.0, 1.0, missing=False), NumberColumn("b", "double", 0.0, 1.0, missing=False))
+LN3 = float(np.log(3.0))
+
+
+@pytest.fixture
+def asked(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a model of two numbers, whose scores they are, and a table."""
+    monkeypatch.chdir(tmp_path)
+    linear_package(tmp_path / "model", TablePreprocess(FIELDS), CLASSES, EYE, (0.0, 0.0))
+    Path("rows.csv").write_text(f"a,b\n{LN3!r},0\n0,{LN3!r}\n1,1\n")
+    return tmp_path
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    """Exit code, output, errors of `sweeper predict`."""
+    done = CliRunner().invoke(main, ["predict", *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_csv_to_the_letter(asked: Path) -> None:
+    assert run("model", "rows.csv") == (
+        0,
+        "example,class,probability\nrows.csv[0],no,0.75\nrows.csv[1],yes,0.75\nrows.csv[2],no,0.5\n",
+        "",
+    )
+    assert run("model", "rows.csv", "--all")[1] == (
+        "example,class,probability,probability of no,probability of yes\n"
+        "rows.csv[0],no,0.75,0.75,0.25\nrows.csv[1],yes,0.75,0.25,0.75\nrows.csv[2],no,0.5,0.5,0.5\n"
+    )
+
+
+def test_json_is_a_list_of_objects(asked: Path) -> None:
+    code, out, err = run("model", "rows.csv", "--as", "json", "--all", "-o", "found.json")
+    assert (code, out, err) == (0, "", "")
+    found = json.loads(Path("found.json").read_text())
+    assert len(found) == 3
+    assert found[1] == {
+        "example": "rows.csv[1]",
+        "class": "yes",
+        "probability": 0.75,
+        "probabilities": {"no": 0.25, "yes": 0.75},
+    }
+    assert json.loads(run("model", "rows.csv", "--as", "json")[1])[0] == {
+        "example": "rows.csv[0]",
+        "class": "no",
+        "probability": 0.75,
+    }
+
+
+def test_a_number_is_given_in_units_of_the_target(asked: Path) -> None:
+    target = numbers_target(mean=100.0, std=10.0)
+    linear_package(asked / "prices", TablePreprocess(FIELDS), target, ((1.0, 2.0),), (0.5,))
+    Path("rows.csv").write_text("a,b\n1,2\n0,-0.25\n")
+    assert run("prices", "rows.csv")[1] == "example,value\nrows.csv[0],155.0\nrows.csv[1],100.0\n"
+
+
+def test_what_cannot_be_read_costs_nothing_else(asked: Path) -> None:
+    linear_package(
+        asked / "pictures", ArrayPreprocess("image", (1, 1, 2), 255.0, (0.0,), (1.0,)), CLASSES, EYE, (0.0, 0.0)
+    )
+    Image.fromarray(np.array([[255, 0]], dtype=np.uint8)).save("good.png")
+    Path("bad.png").write_bytes(b"none")
+    Image.fromarray(np.array([[0, 0, 0]], dtype=np.uint8)).save("wide.png")
+    code, out, err = run("pictures", "bad.png", "good.png", "wide.png", "absent.png", "-o", "found.csv")
+    assert (code, out) == (1, "")
+    assert Path("found.csv").read_text() == "example,class,probability\ngood.png,no,0.731059\n"  # e / (1 + e)
+    lines = err.splitlines()
+    assert [line.split(": ")[1] for line in lines[:3]] == ["bad.png", "wide.png", "absent.png"]
+    assert lines[3:] == ["error: 3 could not be read, 1 examples were"]
+
+
+def test_how_far_it_is_is_told_when_it_takes_long(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ticks = itertools.count()  # it is looked at once before, and after each batch
+    code = predict("model", [Path("rows.csv")] * 5, load_settings(None), clock=lambda: next(ticks))
+    assert code == 0
+    assert capsys.readouterr().err.splitlines() == ["6 examples in 2 s", "12 examples in 4 s"]
+
+
+def test_a_file_is_there_only_when_it_is_whole(asked: Path) -> None:
+    Path("found.csv").write_text("older")
+    (asked / "model" / "weights.safetensors").write_bytes(b"none")
+    code, _, err = run("model", "rows.csv", "-o", "found.csv")
+    assert (code, Path("found.csv").read_text()) == (1, "older")
+    assert "not the file that package.json describes" in err
+    assert {path.name for path in asked.iterdir() if "found" in path.name} == {"found.csv"}
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("absent", "error: absent: no such folder; expected one that `sweeper pull` made, or models:/NAME@best\n"),
+        ("empty", "error: empty: no weights.safetensors found, expected a folder written by `sweeper pull`\n"),
+        ("graph", "error: graph: holds the model as onnx, for other programs; to predict, pull it as safetensors\n"),
+    ],
+)
+def test_what_is_no_model_is_said_in_a_line(asked: Path, model: str, said: str) -> None:
+    Path("empty").mkdir()
+    Path("graph").mkdir()
+    Path("graph/package.json").write_text('{"graph": {"form": "onnx"}}')
+    code, out, err = run(model, "rows.csv")
+    assert code in (1, 2)
+    assert (out, err) == ("", said)
