@@ -19,6 +19,9 @@ from trials.export.graph import Facts, Graph, example_batch, facts_of
 from trials.locate import one_line
 from trials.package import PACKAGE, RECIPE, Answering, load_model
 
+NEEDED = "onnx onnxscript onnxruntime"
+"""What ONNX takes beyond what is installed anyway: the extra `export`."""
+
 MOST_BYTES_IN_ONE_FILE = 2**30
 """An ONNX file holds 2 GiB at most; larger weights lie beside it."""
 
@@ -77,9 +80,7 @@ def _named(form: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise TrialError(
-            f"{form}: needs {error.name or one_line(error)}; install it: pip install 'sweeper[export]'"
-        ) from error
+        raise TrialError(f"{form}: needs {error.name or one_line(error)}; install it: pip install {NEEDED}") from error
     except (MemoryError, OSError):
         raise
     except Exception as error:  # whatever a model of the user's own does under the tracer

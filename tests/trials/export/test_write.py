@@ -20,6 +20,7 @@ from trials.export.graph import Graph, batch_of, facts_of
 from trials.export.read import answers_of_graph
 from trials.export.write import program_of, write_graph
 from trials.model import text
+from trials.model.ensemble import Ensemble
 from trials.package import Answering
 
 FORMS = ("onnx", "torch-export")
@@ -100,6 +101,20 @@ def test_models_of_texts_answer_alike_in_a_graph(model: str) -> None:
     with torch.no_grad():
         found = program_of(answering, preprocess).module()(words)
         assert torch.allclose(found, answering(words).softmax(dim=1), atol=1e-6)
+
+
+def test_an_ensemble_is_one_graph_that_answers_with_the_mean_of_its_members() -> None:
+    members = [nn.Linear(2, 2), nn.Linear(2, 2)]
+    with torch.no_grad():
+        for member, rows in zip(members, (EYE, EYE[::-1]), strict=True):
+            member.weight.copy_(torch.tensor(rows))
+            member.bias.zero_()
+    model = Answering(Ensemble(members, (None, None), (3.0, 1.0), "classification"), CLASSES, None).eval()
+    preprocess = ArrayPreprocess("features", (2,), 1.0, mean=(0.0, 0.0), std=(1.0, 1.0))
+    with torch.no_grad():
+        found = program_of(model, preprocess).module()(torch.tensor([[ODDS, 0.0]] * 3).float())
+    # Three quarters of (0.75, 0.25) and a quarter of (0.25, 0.75).
+    assert torch.allclose(found, torch.tensor([[0.625, 0.375]]).expand(3, 2), atol=1e-6)
 
 
 def test_a_model_that_cannot_be_exported_says_so_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
