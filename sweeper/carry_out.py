@@ -290,8 +290,10 @@ def _is_full(error: StoreError | NoSpace | OSError) -> bool:
 
 def _scoreboard(call: Call) -> Scoreboard:
     trials = call.catalog.trials(call.row.id)
-    counts: dict[str, int] = Counter(trial.state for trial in trials if trial.state in ENDED)
+    ended = [trial for trial in trials if trial.state in ENDED]
+    counts: dict[str, int] = Counter(trial.state for trial in ended if trial.role == "search")
     board = Scoreboard(call.study.name, call.study.search.metric, call.study.search.trials, counts)
+    board.moves = sum(trial.role != "search" for trial in ended)
     board.continued = {trial.number for trial in trials if was_continued(trial.attempts)}
     for trial in trials:
         if trial.state == "complete" and trial.value is not None:

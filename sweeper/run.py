@@ -15,8 +15,7 @@ from sweeper.catalog import Catalog, EpochRow, Request, StudyRow, TrialRow, Weig
 from sweeper.dispatch import Workers
 from sweeper.errors import NoRoom, StoreError, WorkersError
 from sweeper.faults import INFEASIBLE, fail, look_for_stalled, lose_all
-from sweeper.finish.moves import next_moves
-from sweeper.finish.trunk import rooted
+from sweeper.finish.moves import next_moves, rooted
 from sweeper.interrupt import undisturbed
 from sweeper.runner import Completed, Event, Failed, Interrupted, Reported, Stopped
 from sweeper.search import Proposal, Search
@@ -270,6 +269,7 @@ def _complete(sweep: Sweep, event: Completed) -> None:
         "device": result.device,
         "peak_memory_bytes": result.peak_memory_bytes,
         "skipped_steps": result.skipped_steps,
+        **({"shares": list(result.shares)} if result.shares else {}),
         "notes": "; ".join(result.notes),
         "weights": {
             f"weights.{file.kind}.{name}": value for file in result.weights for name, value in file.metrics.items()

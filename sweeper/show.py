@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeper.catalog import ENDED, Catalog, StudyRow, TrialRow
+from sweeper.finish.verdict import lines as verdict_lines
 from sweeper.lease import is_held
-from sweeper.rank.leaderboard import Gain, figure, gain_of_averaging, rank
+from sweeper.rank.leaderboard import Gain, figure, gain_of_averaging, leaderboard
 from sweeper.report.learning_curve import FRACTION, Point, learning_curve, rows
 from sweeper.settings import Settings, without_password
 from sweeper.study_folder import StudyFolder
@@ -31,7 +32,7 @@ def list_studies(catalog: Catalog) -> list[dict[str, Any]]:
     """All studies as `sweeper list --json` prints them, oldest first."""
     listed = []
     for study in catalog.studies():
-        ranked = rank(catalog.weights(study.id), study.metric)
+        ranked = leaderboard(catalog.weights(study.id), study.metric)
         listed.append(
             {
                 "study": study.name,
@@ -54,7 +55,7 @@ def describe_study(catalog: Catalog, name: str, settings: Settings) -> dict[str,
     """
     study = catalog.study(name)
     epochs = catalog.epochs(study.id)
-    ranked = rank(catalog.weights(study.id), study.metric)
+    ranked = leaderboard(catalog.weights(study.id), study.metric)
     folder = StudyFolder(settings.home, name).root
     return {
         "study": study.name,
@@ -153,15 +154,18 @@ def _story(trial: dict[str, Any]) -> list[str]:
 def print_results(catalog: Catalog, name: str, settings: Settings, console: Console) -> None:
     """The leaderboard, what averaging gained, the winner, and the lines to look further and to pull."""
     study = catalog.study(name)
-    ranked = rank(catalog.weights(study.id), study.metric)
+    ranked = leaderboard(catalog.weights(study.id), study.metric)
     console.print(
         f"leaderboard of {name}: {study.metric} on the selection split", markup=False, highlight=False, soft_wrap=True
     )
     table = Table(box=None)
-    for column, justify in (("", "right"), ("weights", "left"), ("trial", "right"), ("value", "right")):
+    made = {trial.number: trial for trial in catalog.trials(study.id) if trial.role != "search"}
+    columns = [("", "right"), ("weights", "left"), ("trial", "right"), ("value", "right")]
+    for column, justify in [*columns, *([("made by", "left")] if made else [])]:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for place, row in enumerate(ranked[:LEADERBOARD_ROWS], start=1):
-        table.add_row(str(place), row.kind, f"{row.trial:04d}", figure(row.value))
+        how = [describe(made[row.trial].params) if row.trial in made else "the search"] if made else []
+        table.add_row(str(place), row.kind, f"{row.trial:04d}", figure(row.value), *how)
     console.print(table)
     _print_learning_curve(_learning_curve(catalog, study), study.metric, console)
     lines = []
@@ -169,10 +173,12 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
         more = command(settings, "show", name, "--json")
         lines.append(f"and {len(ranked) - LEADERBOARD_ROWS} more: {more}")
     # Before the end nothing is decided, and a gain would be read as a result.
-    gain = gain_of_averaging(ranked, study.metric) if study.winner is not None else None
-    if gain is not None:
-        lines.append(_gain_line(gain, study.metric))
     winner = study.winner
+    if winner is not None and "verdict" in winner:
+        _print_ways(winner["verdict"], study.metric, console)
+        lines += verdict_lines(winner["verdict"], study.metric)
+    elif winner is not None and (gain := gain_of_averaging(ranked, study.metric)) is not None:
+        lines.append(_gain_line(gain, study.metric))
     if winner is not None:
         metric = winner["metric"].removeprefix("validation.")
         test = winner["test"]
@@ -187,6 +193,20 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     else:
         lines.append(f"browse it: {without_password(settings.tracking_uri)}")
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _print_ways(verdict: dict[str, Any], metric: str, console: Console) -> None:
+    """The ways that led to a model, each with what it cost."""
+    console.print(f"ways to a model: {metric}", markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=None)
+    table.add_column("way")
+    for column in ("selection", "confirmation", "epochs it cost", "weights", "trial"):
+        table.add_column(column, justify="right")
+    for way in verdict["ways"]:
+        cost = str(way["cost_epochs"]) if way["cost_epochs"] else ""
+        values = (figure(way["selection"]), figure(way["confirmation"]), cost)
+        table.add_row(way["way"], *values, way["kind"], f"{way['trial']:04d}")
+    console.print(table)
 
 
 def _learning_curve(catalog: Catalog, study: StudyRow) -> list[Point]:
@@ -251,6 +271,7 @@ def _winner(study: StudyRow) -> dict[str, Any] | None:
         "test_metrics": winner["test"],
         "test_looks": winner["test_looks"],
         "model_version": winner.get("model_version"),
+        "verdict": winner.get("verdict"),
     }
 
 

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeper.catalog import FIRST_UNSEARCHED
 from sweeper.rank.leaderboard import figure
 from trials.result import EpochReport, is_better
 
@@ -46,6 +47,8 @@ class Scoreboard:
     metric: str
     trials: int
     counts: dict[str, int]
+    moves: int = 0
+    """Trials that have ended and were none of the search's: trunks, finishing moves, fresh seeds."""
     continued: set[int] = field(default_factory=set)
     """The trials that went on after a fault of their workers."""
     best: tuple[int, float] | None = None
@@ -63,7 +66,10 @@ class Scoreboard:
 
     def ended(self, number: int, state: str, value: float | None) -> None:
         self.running.pop(number, None)
-        self.counts[state] = self.counts.get(state, 0) + 1
+        if number < FIRST_UNSEARCHED:
+            self.counts[state] = self.counts.get(state, 0) + 1
+        else:
+            self.moves += 1
         if state == "complete" and value is not None:
             self.see(number, value)
 
@@ -80,6 +86,8 @@ class Scoreboard:
         """One line: how far the study is."""
         parts = [f"{self.done}/{self.trials} trials", f"{len(self.running)} running"]
         parts += [f"{self.counts[state]} {state}" for state in STYLES if self.counts.get(state)]
+        if self.moves:
+            parts.append(f"{self.moves} trained or made beside them")
         if self.continued:
             parts.append(f"{len(self.continued)} continued")
         if self.best is not None:

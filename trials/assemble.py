@@ -50,6 +50,7 @@ def assemble(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.de
         epochs=0,
         weights=(file,),
         notes=(*assembled.notes, *where.notes),
+        shares=assembled.shares,
         parameters=sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad),
         seconds=time.perf_counter() - started,
         device=torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
@@ -95,7 +96,8 @@ def make_ensemble(recipe: Recipe, where: TrialFolder, splits: Splits, place: tor
     write_ensemble(where.kept_weights("ensemble"), weights, chosen.shares)
     values = [worth.value for worth in chosen.curve]
     draw_size_curve(values, chosen.size, recipe.metric, where.pictures / ENSEMBLE_PICTURE)
-    return Assembled("ensemble", _ensemble_notes(chosen, assembly.members, recipe.metric, len(targets)))
+    notes = _ensemble_notes(chosen, assembly.members, recipe.metric, len(targets))
+    return Assembled("ensemble", notes, tuple(chosen.shares))
 
 
 def _answers(member: Member, recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> Tensor:

@@ -13,3 +13,5 @@ class Assembled:
 
     kind: WeightsKind
     notes: tuple[str, ...]
+    shares: tuple[float, ...] = ()
+    """Of an ensemble, in the order of its recipe's members."""

@@ -105,6 +105,8 @@ class TrialResult(Record):
     """Peak memory of the GPU; 0 on a CPU."""
     skipped_steps: int = 0
     """Updates skipped because fp16 gradients overflowed."""
+    shares: tuple[float, ...] = ()
+    """Of an ensemble: the share of each of its recipe's ``assembly.members``; 0 for those that were left out."""
     lr: float | None = None
     """Learning rate at the top of the schedule: the recipe's, or the one that its range test found."""
 

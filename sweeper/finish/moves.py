@@ -1,12 +1,18 @@
-"""Finishing moves, begun one stage after another in a study that runs."""
+"""What a study that runs begins beside the search's trials: trunks, and finishing moves one stage after another."""
 
 from __future__ import annotations
 
-from sweeper.catalog import TrialRow
-from sweeper.finish.board import read_board
+import json
+from dataclasses import replace
+from typing import Any
+
+from sweeper.catalog import ENDED, TrialRow
+from sweeper.finish.board import Step, kept, read_board
 from sweeper.finish.plan import next_steps
-from sweeper.finish.trunk import add_step
+from sweeper.finish.trunk import branched, group, trunk_step
+from sweeper.search import Proposal
 from sweeper.sweep import Sweep
+from trials.recipe import Start
 
 
 def next_moves(sweep: Sweep) -> list[TrialRow]:
@@ -20,3 +26,50 @@ def next_moves(sweep: Sweep) -> list[TrialRow]:
     board = read_board(sweep.catalog, sweep.row, sweep.study.finish, sweep.study.seed)
     first = board.next_number()
     return [add_step(sweep, step, number) for number, step in enumerate(next_steps(board), start=first)]
+
+
+def rooted(sweep: Sweep, proposal: Proposal) -> Proposal | TrialRow | None:
+    """The proposal with its trunk, or the trunk to train first, or ``None`` where it waits or has failed.
+
+    Raises:
+        StoreError: the catalog cannot be read or written.
+    """
+    key = group(proposal.recipe)
+    board = read_board(sweep.catalog, sweep.row, sweep.finish, sweep.study.seed)
+    trunks = [
+        trial
+        for trial in board.trials
+        if trial.role == "trunk" and trial.params["trunk"] == key and trial.params["seed"] == 0
+    ]
+    whole = next((trial for trial in trunks if trial.state == "complete"), None)
+    if whole is not None:
+        weights = board.raw(whole.number)
+        assert weights is not None, "a trial that is complete has raw weights, which stay"
+        start = Start(weights=kept(weights), epochs=proposal.recipe.average.trunk_epochs)
+        return replace(proposal, recipe=branched(proposal.recipe, start))
+    own = next((trial for trial in trunks if trial.params["of"] == proposal.number and trial.state == "failed"), None)
+    if own is not None:
+        _fail_with(sweep, proposal, own)
+        return None
+    sweep.blocked.append(proposal)
+    if any(trial.state not in ENDED for trial in trunks):
+        return None
+    step = trunk_step(proposal.recipe, proposal.number, sweep.study.seed)
+    return add_step(sweep, step, board.next_number())
+
+
+def add_step(sweep: Sweep, step: Step, number: int) -> TrialRow:
+    """Record a trial that the search did not ask for; it waits."""
+    return sweep.catalog.add_trial(
+        sweep.row.id, number, params=step.params, recipe=step.recipe_json(), role=step.role, state="waiting"
+    )
+
+
+def _fail_with(sweep: Sweep, proposal: Proposal, trunk: TrialRow) -> None:
+    """Record that a trial failed as the trunk did that was trained by its recipe."""
+    recipe: dict[str, Any] = json.loads(proposal.recipe.model_dump_json())
+    row = sweep.catalog.add_trial(sweep.row.id, proposal.number, params=proposal.params, recipe=recipe)
+    reason = f"its trunk, trial {trunk.number}: {trunk.reason}"
+    sweep.catalog.end_trial(row.id, "failed", reason=reason, failure=trunk.failure)
+    sweep.search.fail(proposal.number, reason, infeasible=trunk.failure in ("diverged", "infeasible"))
+    sweep.progress.ended(proposal.number, "failed", None, reason)

@@ -16,6 +16,12 @@ OWN = {"extensions": (), "start": None, "teacher": None, "assembly": None}
 """What a recipe does not hand on."""
 
 
+def _handed_on(recipe: Recipe, **changed: object) -> Recipe:
+    """The recipe with changes, and without what is its trial's own: a trunk too, which is not taken twice."""
+    average = recipe.average.model_copy(update={"trunk_epochs": 0})
+    return recipe.model_copy(update={**OWN, "average": average, **changed})
+
+
 def architecture(recipe: Recipe) -> str:
     """What weights must have in common to be averaged: model, labels and preprocessing."""
     return json.dumps([recipe.model.model_dump(mode="json"), given(recipe)], sort_keys=True)
@@ -37,7 +43,7 @@ def soup(board: Board, ingredients: Sequence[WeightsRow], seed: int, *, greedy: 
         if greedy
         else UniformSoup(name="uniform_soup", ingredients=files, barrier_tolerance=tolerance)
     )
-    return board.recipe(ingredients[0].trial).model_copy(update={**OWN, "seed": seed, "assembly": made})
+    return _handed_on(board.recipe(ingredients[0].trial), seed=seed, assembly=made)
 
 
 def ensemble(board: Board, members: Sequence[WeightsRow], seed: int, *, greedy: bool) -> Recipe:
@@ -48,7 +54,7 @@ def ensemble(board: Board, members: Sequence[WeightsRow], seed: int, *, greedy: 
         if greedy
         else TopEnsemble(name="top_ensemble", members=chosen, most=most)
     )
-    return board.recipe(members[0].trial).model_copy(update={**OWN, "seed": seed, "assembly": made})
+    return _handed_on(board.recipe(members[0].trial), seed=seed, assembly=made)
 
 
 def member(board: Board, row: WeightsRow) -> Member:
@@ -80,7 +86,7 @@ def longer(board: Board, weights: WeightsRow, epochs: int, seed: int, lr: float 
     )
     went_before = (0 if recipe.start is None else recipe.start.epochs) + weights.epoch
     start = Start(weights=kept(weights), epochs=went_before)
-    return recipe.model_copy(update={**OWN, "seed": seed, "train": train, "start": start})
+    return _handed_on(recipe, seed=seed, train=train, start=start)
 
 
 def student(board: Board, of: WeightsRow, teacher: WeightsRow | None, epochs: int, seed: int) -> Recipe:
@@ -90,8 +96,18 @@ def student(board: Board, of: WeightsRow, teacher: WeightsRow | None, epochs: in
     taught = None
     if teacher is not None:
         taught = Teacher(
-            members=(member(board, teacher),), temperature=distil.temperature, hard_fraction=distil.hard_fraction
+            members=chosen_members(board, teacher),
+            temperature=distil.temperature,
+            hard_fraction=distil.hard_fraction,
         )
     train = recipe.train.model_copy(update={"epochs": epochs})
-    average = recipe.average.model_copy(update={"trunk_epochs": 0})
-    return recipe.model_copy(update={**OWN, "seed": seed, "train": train, "average": average, "teacher": taught})
+    return _handed_on(recipe, seed=seed, train=train, teacher=taught)
+
+
+def chosen_members(board: Board, row: WeightsRow) -> tuple[Member, ...]:
+    """The models of an ensemble, with their shares."""
+    assembly = board.recipe(row.trial).assembly
+    assert isinstance(assembly, TopEnsemble | GreedyEnsemble), "a trial that made an ensemble"
+    shares = board.by_number[row.trial].facts["shares"]
+    pairs = zip(assembly.members, shares, strict=True)
+    return tuple(member.model_copy(update={"share": share}) for member, share in pairs if share > 0)

@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
-from typing import Any
 
-from sweeper.catalog import ENDED, TrialRow
-from sweeper.finish.board import Step, kept, read_board
-from sweeper.search import Proposal
-from sweeper.sweep import Sweep
+from sweeper.finish.board import Step
 from trials.recipe import Constant, Recipe, Start
 from trials.seed import derive_seed
 
@@ -42,11 +37,16 @@ def trunk_step(recipe: Recipe, number: int, study_seed: int, fresh: int = 0) -> 
         fresh: which of the fresh seeds it is trained from; 0 for the study's own.
     """
     schedule = Constant(name="constant", warmup=0.5 / recipe.average.trunk_epochs)
+    model = recipe.model
+    start = model.pretrained
+    if start is not None and (start.unfreeze_after_epochs or 0) >= recipe.average.trunk_epochs:
+        # What would thaw later thaws in the branches, which count from the same beginning.
+        model = model.model_copy(update={"pretrained": start.model_copy(update={"unfreeze_after_epochs": None})})
     no_averages = {"ema": None, "swa": None, "early_stop": None, "lr_finder": None, "pictures": False}
     train = recipe.train.model_copy(update={"epochs": recipe.average.trunk_epochs, "schedule": schedule, **no_averages})
     seed = derive_seed(study_seed, "trunk", group(recipe), fresh)
     average = recipe.average.model_copy(update={"best_n": 0, "trunk_epochs": 0})
-    trunk = recipe.model_copy(update={"seed": seed, "train": train, "average": average, "start": None})
+    trunk = recipe.model_copy(update={"seed": seed, "model": model, "train": train, "average": average})
     return Step("trunk", {"trunk": group(recipe), "of": number, "seed": fresh}, trunk)
 
 
@@ -54,50 +54,3 @@ def branched(recipe: Recipe, trunk: Start) -> Recipe:
     """The recipe of a trial that goes on from a trunk with what is left of its epochs."""
     train = recipe.train.model_copy(update={"epochs": recipe.train.epochs - recipe.average.trunk_epochs})
     return recipe.model_copy(update={"train": train, "start": trunk})
-
-
-def rooted(sweep: Sweep, proposal: Proposal) -> Proposal | TrialRow | None:
-    """The proposal with its trunk, or the trunk to train first, or ``None`` where it waits or has failed.
-
-    Raises:
-        StoreError: the catalog cannot be read or written.
-    """
-    key = group(proposal.recipe)
-    board = read_board(sweep.catalog, sweep.row, sweep.finish, sweep.study.seed)
-    trunks = [
-        trial
-        for trial in board.trials
-        if trial.role == "trunk" and trial.params["trunk"] == key and trial.params["seed"] == 0
-    ]
-    whole = next((trial for trial in trunks if trial.state == "complete"), None)
-    if whole is not None:
-        weights = board.raw(whole.number)
-        assert weights is not None, "a trial that is complete has raw weights, which stay"
-        start = Start(weights=kept(weights), epochs=proposal.recipe.average.trunk_epochs)
-        return replace(proposal, recipe=branched(proposal.recipe, start))
-    own = next((trial for trial in trunks if trial.params["of"] == proposal.number and trial.state == "failed"), None)
-    if own is not None:
-        _fail_with(sweep, proposal, own)
-        return None
-    sweep.blocked.append(proposal)
-    if any(trial.state not in ENDED for trial in trunks):
-        return None
-    step = trunk_step(proposal.recipe, proposal.number, sweep.study.seed)
-    return add_step(sweep, step, board.next_number())
-
-
-def add_step(sweep: Sweep, step: Step, number: int) -> TrialRow:
-    """Record a trial that the search did not ask for; it waits."""
-    return sweep.catalog.add_trial(
-        sweep.row.id, number, params=step.params, recipe=step.recipe_json(), role=step.role, state="waiting"
-    )
-
-
-def _fail_with(sweep: Sweep, proposal: Proposal, trunk: TrialRow) -> None:
-    """Record that a trial failed as the trunk did that was trained by its recipe."""
-    recipe: dict[str, Any] = json.loads(proposal.recipe.model_dump_json())
-    row = sweep.catalog.add_trial(sweep.row.id, proposal.number, params=proposal.params, recipe=recipe)
-    reason = f"its trunk, trial {trunk.number}: {trunk.reason}"
-    sweep.catalog.end_trial(row.id, "failed", reason=reason, failure=trunk.failure)
-    sweep.search.fail(proposal.number, reason, infeasible=trunk.failure in ("diverged", "infeasible"))
-    sweep.progress.ended(proposal.number, "failed", None, reason)

@@ -9,7 +9,8 @@ from typing import Any
 
 from sweeper.catalog import WeightsRow
 from sweeper.finish.board import Board
-from sweeper.finish.plan import SINGLE, finalists, replicas, ways
+from sweeper.finish.plan import finalists, replicas
+from sweeper.finish.ways import SINGLE, ways
 from sweeper.rank.leaderboard import figure, rank
 from trials.result import METRICS
 
@@ -40,8 +41,19 @@ class Finalist:
     """On the confirmation split."""
     gain: Interval | None
     """Over the best single trial, positive where better; paired by seed. ``None`` for that trial itself."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What a way led to, from what the sweep itself left."""
+
+    way: str
+    kind: str
+    trial: int
+    selection: float
+    confirmation: float
     cost_epochs: int
-    """Epochs trained for it alone, beyond the sweep's trials, in the sweep's own run of it."""
+    """Epochs trained for it alone, beyond the sweep's trials."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,8 @@ class Verdict:
 
     winner: WeightsRow
     way: str
+    ways: tuple[Reached, ...]
+    """All that were gone, best on the selection split first."""
     finalists: tuple[Finalist, ...]
     """Best first."""
     seeds: int
@@ -57,7 +71,12 @@ class Verdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as the catalog keeps it with the winner."""
-        return {"way": self.way, "seeds": self.seeds, "finalists": [asdict(finalist) for finalist in self.finalists]}
+        return {
+            "way": self.way,
+            "seeds": self.seeds,
+            "ways": [asdict(reached) for reached in self.ways],
+            "finalists": [asdict(finalist) for finalist in self.finalists],
+        }
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
@@ -98,7 +117,17 @@ def verdict(board: Board) -> Verdict | None:
     if judged[0].gain is not None and judged[0].gain.mean > 0:
         winner = judged[0]
     rows = rank([found[winner.way] for found in reached if winner.way in found], board.metric)
-    return Verdict(rows[0], winner.way, tuple(judged), seeds)
+    return Verdict(rows[0], winner.way, _reached(board, reached[0]), tuple(judged), seeds)
+
+
+def _reached(board: Board, found: Mapping[str, WeightsRow]) -> tuple[Reached, ...]:
+    order = [row.path for row in rank(found.values(), board.metric)]
+    ways_by_place = sorted(found, key=lambda way: order.index(found[way].path))
+    return tuple(
+        Reached(way, row.kind, row.trial, row.value, _worth(board, row), cost_epochs(board, row.trial))
+        for way in ways_by_place
+        for row in [found[way]]
+    )
 
 
 def _judge(board: Board, way: str, compared: Sequence[Mapping[str, WeightsRow]]) -> Finalist:
@@ -109,7 +138,7 @@ def _judge(board: Board, way: str, compared: Sequence[Mapping[str, WeightsRow]])
             _sign(board) * (worth - _worth(board, found[SINGLE])) for worth, found in zip(worths, compared, strict=True)
         ]
         gain = mean_interval(gains)
-    return Finalist(way, mean_interval(worths), gain, cost_epochs(board, compared[0][way].trial))
+    return Finalist(way, mean_interval(worths), gain)
 
 
 def _worth(board: Board, row: WeightsRow) -> float:
@@ -149,13 +178,9 @@ def lines(said: Mapping[str, Any], metric: str) -> list[str]:
     told = [f"finalists {over}: {short} on the confirmation split, on which nothing was chosen"]
     for finalist in said["finalists"]:
         worth = Interval(**finalist["worth"])
-        told.append(f"  {finalist['way']}: {worth}{_cost(finalist['cost_epochs'])}")
+        told.append(f"  {finalist['way']}: {worth}")
     told += [_gain_line(finalist, short, seeds) for finalist in said["finalists"] if finalist["gain"] is not None]
     return told
-
-
-def _cost(epochs: int) -> str:
-    return f", for {epochs} more epoch{'s' if epochs != 1 else ''}" if epochs else ""
 
 
 def _gain_line(finalist: Mapping[str, Any], metric: str, seeds: int) -> str:

@@ -1,0 +1,194 @@
+"""What a study makes beside its search's trials, with trainings that take no time."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench import Bench
+from fake_finishing import ENSEMBLE, LONGER, SOUP, TAUGHT
+
+from sweeper.catalog import TrialRow
+
+STUDY = """\
+study: small
+seed: 3
+data: {{source: digits}}
+model: {{build: linear}}
+train: {{epochs: 4, optimizer: {{name: sgd, lr: {{log: [0.001, 1.0]}}}}}}
+search: {{sampler: random, trials: 4, pruner: {{name: none}}}}
+workers: {{concurrent: 1}}
+{more}
+"""
+FINISH = "finish: {epochs: 12, pool: 3, branches: 3, finalists: 3, seeds: 2, distil: {compare: true}}"
+
+
+@pytest.fixture
+def bench(tmp_path: Path, fakes: Path) -> Bench:
+    return Bench(tmp_path, fakes)
+
+
+def write(folder: Path, more: str) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(STUDY.format(more=more))
+    return path
+
+
+def rows(bench: Bench) -> list[TrialRow]:
+    with closing(bench.catalog()) as catalog:
+        return catalog.trials(catalog.study("small").id)
+
+
+def values(bench: Bench) -> dict[str, float]:
+    """By what was made, from seed 0."""
+    return {row.params["move"]: row.value for row in rows(bench) if row.role == "move" and row.value is not None}
+
+
+def told(row: TrialRow) -> tuple[Any, ...]:
+    """All that a trial is, apart from when it was."""
+    return (row.number, row.role, row.state, row.params, json.dumps(row.recipe, sort_keys=True), row.value)
+
+
+def test_each_move_is_made_once_and_gone_again_from_fresh_seeds(bench: Bench, tmp_path: Path) -> None:
+    file = write(tmp_path, FINISH)
+    bench.run(file, "fake_finishing:finishing")
+    trials = rows(bench)
+    best = max(row.value or 0.0 for row in trials if row.role == "search")
+    branch = best + LONGER * 1  # 12 // 3 // 3 epochs; an extension has 12 // 3
+    assert values(bench) == pytest.approx(
+        {
+            "uniform soup": best + SOUP,
+            "greedy soup": best + SOUP,
+            "top ensemble": best + ENSEMBLE,
+            "greedy ensemble": best + ENSEMBLE,
+            "extended": best + LONGER * 4,
+            "branch 1": branch,
+            "branch 2": branch,
+            "branch 3": branch,
+            "uniform soup of branches": branch + SOUP,
+            "greedy soup of branches": branch + SOUP,
+            "student": best + TAUGHT,
+            "student without teacher": best,
+        }
+    )
+    # The ensembles lead, and need the pool of three: each of these is trained again, once a seed.
+    fresh = [row.params for row in trials if row.role == "seed"]
+    pool = sorted((row for row in trials if row.role == "search"), key=lambda row: -(row.value or 0.0))[:3]
+    numbers = sorted(row.number for row in pool)
+    assert fresh == [
+        *({"trial": number, "seed": seed} for seed in (1, 2) for number in numbers),
+        *({"move": move, "seed": seed} for seed in (1, 2) for move in ("top ensemble", "greedy ensemble")),
+    ]
+    assert [row.number for row in trials if row.role != "search"] == list(range(100_000, 100_000 + 12 + len(fresh)))
+    assert [trial.number for trial in bench.history()] == [0, 1, 2, 3], "the search hears of its own alone"
+    assert bench.run(file, "fake_finishing:finishing").lines == [], "nothing is made twice"
+
+
+def test_branches_lie_between_half_and_twice_the_learning_rate_and_have_seeds_of_their_own(
+    bench: Bench, tmp_path: Path
+) -> None:
+    bench.run(write(tmp_path, "finish: {epochs: 6, moves: [branch], lr: 0.2, seeds: 0}"), "fake_finishing:finishing")
+    best = max((row for row in rows(bench) if row.role == "search"), key=lambda row: row.value or 0.0)
+    lr = best.recipe["train"]["optimizer"]["lr"]
+    branches = [row.recipe for row in rows(bench) if str(row.params.get("move")).startswith("branch ")]
+    assert [recipe["train"]["optimizer"]["lr"] for recipe in branches] == pytest.approx([0.1 * lr, 0.2 * lr, 0.4 * lr])
+    assert len({recipe["seed"] for recipe in (best.recipe, *branches)}) == 4
+    for recipe in branches:
+        assert recipe["train"]["epochs"] == 2
+        assert recipe["train"]["schedule"] == {"name": "cosine", "warmup": 0.0, "final": 0.0}
+        assert recipe["start"]["weights"]["path"] == f"../../trials/{best.number:04d}/weights/raw.safetensors"
+        assert recipe["start"]["epochs"] == 4
+
+
+def test_the_student_learns_from_the_members_that_were_chosen(bench: Bench, tmp_path: Path) -> None:
+    bench.run(write(tmp_path, "finish: {epochs: 3, moves: [distil], seeds: 0}"), "fake_finishing:finishing")
+    by_move = {row.params["move"]: row for row in rows(bench) if row.role == "move"}
+    ensemble, student = by_move["top ensemble"].recipe["assembly"], by_move["student"].recipe
+    members = [{**member, "share": 0.5} for member in ensemble["members"][:2]]
+    assert student["teacher"] == {"members": members, "temperature": 2.0, "hard_fraction": 0.1}
+    assert (student["train"]["epochs"], student["start"]) == (3, None)
+
+
+def test_stopped_anywhere_it_ends_as_if_it_had_not_been(tmp_path: Path, fakes: Path) -> None:
+    file = write(tmp_path, "average: {trunk_epochs: 1}\n" + FINISH)
+
+    def bench(name: str) -> Bench:
+        (tmp_path / name).mkdir()
+        return Bench(tmp_path / name, fakes)
+
+    unbroken = bench("unbroken")
+    reports = unbroken.run(file, "fake_finishing:finishing").reports
+    expected = list(map(told, rows(unbroken)))
+    for after in (1, 14, 19, 24, reports):  # the trunk; an extension, a branch, a student, the last of a fresh seed
+        broken = bench(f"after-{after}")
+        with pytest.raises(KeyboardInterrupt):
+            broken.run(file, "fake_finishing:finishing", stop_after_reports=after)
+        broken.run(file, "fake_finishing:finishing")
+        assert list(map(told, rows(broken))) == expected, f"stopped after report {after}"
+
+
+def test_what_cannot_be_made_stays_unmade_and_the_rest_goes_on(bench: Bench, tmp_path: Path) -> None:
+    bench.run(write(tmp_path, FINISH), "fake_finishing:nothing_can_be_averaged")
+    by_move = {row.params["move"]: row for row in rows(bench) if row.role == "move"}
+    failed = {move for move, row in by_move.items() if row.state == "failed"}
+    assert failed == {
+        "uniform soup",
+        "greedy soup",
+        "uniform soup of branches",
+        "greedy soup of branches",
+        "student",
+    }
+    assert by_move["greedy soup"].reason == "TrialError: no two of these weights can be averaged"
+    assert {row.state for row in rows(bench) if row.role == "seed"} == {"complete"}
+
+
+def test_trials_branch_from_one_trunk_with_what_is_left_of_their_epochs(bench: Bench, tmp_path: Path) -> None:
+    bench.run(write(tmp_path, "average: {trunk_epochs: 1}"), "fake_finishing:finishing")
+    trunk, *others = sorted(rows(bench), key=lambda row: row.role != "trunk")
+    assert (trunk.number, trunk.params["of"], trunk.recipe["train"]["epochs"]) == (100_000, 0, 1)
+    assert [row.role for row in others] == ["search"] * 4
+    with closing(bench.catalog()) as catalog:
+        kept = {row.kind: row for row in catalog.weights(catalog.study("small").id) if row.trial == trunk.number}
+    for row in others:
+        assert row.recipe["start"]["weights"]["sha256"] == kept["raw"].sha256
+        assert row.recipe["train"]["epochs"] == 3
+
+
+def test_each_architecture_has_a_trunk_of_its_own(bench: Bench, tmp_path: Path) -> None:
+    file = write(tmp_path, "average: {trunk_epochs: 1}")
+    model = "model: {build: mlp, width: {choice: [4, 8]}}"
+    file.write_text(file.read_text().replace("model: {build: linear}", model).replace("trials: 4", "trials: 8"))
+    bench.run(file, "fake_finishing:finishing")
+    trunks = {row.number: row.recipe["model"]["width"] for row in rows(bench) if row.role == "trunk"}
+    assert sorted(trunks.values()) == [4, 8]
+    for row in rows(bench):
+        if row.role == "search":
+            trunk = int(row.recipe["start"]["weights"]["path"].split("/")[3])
+            assert trunks[trunk] == row.recipe["model"]["width"]
+
+
+def test_where_a_trunk_diverges_so_does_its_trial_and_the_next_one_makes_another(bench: Bench, tmp_path: Path) -> None:
+    file = write(tmp_path, "average: {trunk_epochs: 1}")
+    file.write_text(file.read_text().replace("seed: 3", "seed: 13"))
+    bench.run(file, "fake_finishing:trunks_diverge_above")
+    trials = rows(bench)
+    rates = {row.number: row.recipe["train"]["optimizer"]["lr"] for row in trials if row.role == "search"}
+    first = next(number for number, lr in rates.items() if lr <= 0.1)
+    assert first > 0, "with this seed the first trials cannot make a trunk"
+    trunks = [(row.params["of"], row.state) for row in trials if row.role == "trunk"]
+    assert trunks == [*((number, "failed") for number in range(first)), (first, "complete")]
+    for row in trials:
+        if row.role == "search" and row.number < first:
+            assert (row.state, row.failure) == ("failed", "diverged")
+            assert row.reason == f"its trunk, trial {100_000 + row.number}: Diverged: loss is nan"
+        elif row.role == "search":
+            assert row.state == "complete"
+    assert [trial.constraints for trial in bench.history()][:first] == [{"feasible": 1.0}] * first
+
+
+def test_a_study_without_finish_makes_nothing(bench: Bench, tmp_path: Path) -> None:
+    bench.run(write(tmp_path, ""), "fake_finishing:finishing")
+    assert {row.role for row in rows(bench)} == {"search"}
