@@ -94,7 +94,7 @@ def table(**finish: Any) -> Table:
 
 
 def test_the_interval_of_a_mean_is_students() -> None:
-    # Mean 5, standard deviation 2, 4 values: 5 -+ 3.182446 * 2 / 2, where 97.5 % of t with 3 degrees of freedom lie below.
+    # Four values with mean 5 and standard deviation 2: 5 -+ 3.182446 * 2 / 2 (the 97.5 % quantile of t, 3 degrees).
     spread = 2.0 * math.sqrt(3.0 / 4.0)
     found = mean_interval([5 - spread, 5 + spread, 5 - spread, 5 + spread])
     assert (found.mean, found.count) == (5.0, 4)
