@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from sweeper.catalog import WeightsRow
 from sweeper.finish.board import Board, kept
-from sweeper.finish.trunk import VARIED
 from trials.recipe import Cosine, GreedyEnsemble, GreedySoup, Member, Recipe, Start, Teacher, TopEnsemble, UniformSoup
 
 MOST_INGREDIENTS = 12
@@ -20,18 +19,6 @@ def _handed_on(recipe: Recipe, **changed: object) -> Recipe:
     """The recipe with changes, and without what is its trial's own: a trunk too, which is not taken twice."""
     average = recipe.average.model_copy(update={"trunk_epochs": 0})
     return recipe.model_copy(update={**OWN, "average": average, **changed})
-
-
-def architecture(recipe: Recipe) -> str:
-    """What weights must have in common to be averaged: model, labels and preprocessing."""
-    return json.dumps([recipe.model.model_dump(mode="json"), given(recipe)], sort_keys=True)
-
-
-def given(recipe: Recipe) -> str:
-    """What models must have in common for their answers to be averaged: examples, and how they are given them."""
-    start = recipe.model.pretrained
-    data = recipe.data.model_dump(mode="json", exclude=VARIED)
-    return json.dumps([data, None if start is None else [start.weights, start.normalisation]], sort_keys=True)
 
 
 def soup(board: Board, ingredients: Sequence[WeightsRow], seed: int, *, greedy: bool) -> Recipe:

@@ -9,21 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 
+from sweeper.finish.alike import architecture
 from sweeper.finish.board import Step
 from trials.recipe import Constant, Recipe, Start
 from trials.seed import derive_seed
 
-VARIED = {"augment", "mix", "mix_alpha", "resident"}
-"""Keys of `data` that change neither the model nor what it is given of an example."""
-
 
 def group(recipe: Recipe) -> str:
     """What trials have in common that may branch from one trunk: model, data, length of the trunk."""
-    shared = {
-        "model": recipe.model.model_dump(mode="json"),
-        "data": recipe.data.model_dump(mode="json", exclude=VARIED),
-        "trunk_epochs": recipe.average.trunk_epochs,
-    }
+    shared = [architecture(recipe), recipe.average.trunk_epochs]
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -1,4 +1,4 @@
-"""Ways to a model, each as the steps that it takes: the best trial as it is, soups, ensembles, longer training, a student.
+"""Ways to a model, each as the steps it takes: the best trial as it is, soups, ensembles, longer training, a student.
 
 Each is gone from what one replica of the sweep's best trials has left.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sweeper.catalog import WeightsRow
 from sweeper.finish import recipes
+from sweeper.finish.alike import architecture, given
 from sweeper.finish.board import Board, Step, is_average
 from sweeper.rank.leaderboard import rank
 from trials.recipe import Recipe
@@ -87,7 +88,7 @@ def best(board: Board) -> int:
 
 def pool(board: Board, *, averaged: bool) -> list[int]:
     """The best trials that go well with the best: for soups of its architecture, for ensembles given the same."""
-    alike = recipes.architecture if averaged else recipes.given
+    alike = architecture if averaged else given
     wanted = alike(board.recipe(best(board)))
     numbers = dict.fromkeys(row.trial for row in board.searched)
     return [number for number in numbers if alike(board.recipe(number)) == wanted][: board.finish.pool]
