@@ -170,7 +170,7 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
     _print_learning_curve(_learning_curve(catalog, study), study.metric, console)
     lines = []
     if len(ranked) > LEADERBOARD_ROWS:
-        more = command(settings, "show", name, "--json")
+        more = command(settings, "rank", name)
         lines.append(f"and {len(ranked) - LEADERBOARD_ROWS} more: {more}")
     # Before the end nothing is decided, and a gain would be read as a result.
     winner = study.winner

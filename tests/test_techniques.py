@@ -48,6 +48,6 @@ def test_a_technique_has_its_keys_and_its_proof(technique: str, keys: str, proof
 
 def test_the_whole_list_is_there() -> None:
     """F1 to F11, R1 to R12 (mixup and cutmix share a row) and A1 to A4."""
-    assert len(ROWS) == 11 + 11 + 4
+    assert len(ROWS) == 11 + 11 + 4 + 7
     assert not has_key("train.swa.nonsense")
     assert not has_key("nonsense.lr")
