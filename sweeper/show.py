@@ -186,7 +186,8 @@ def print_results(catalog: Catalog, name: str, settings: Settings, console: Cons
         if f"test.{metric}.low" in test:
             low, high = figure(test[f"test.{metric}.low"]), figure(test[f"test.{metric}.high"])
             value += f" (95 % interval {low} to {high})"
-        lines.append(f"winner: {winner['kind']} of trial {winner['trial']:04d}, {value}, {_looks(winner)}")
+        way = f" ({winner['verdict']['way']})" if "verdict" in winner else ""
+        lines.append(f"winner: {winner['kind']} of trial {winner['trial']:04d}{way}, {value}, {_looks(winner)}")
         lines.append("pull it:   " + command(settings, "pull", name, "-o", f"{name}-best"))
     if settings.tracking_is_local:
         lines.append("browse it: " + command(settings, "ui"))

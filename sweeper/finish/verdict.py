@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sweeper.catalog import WeightsRow
@@ -66,6 +66,8 @@ class Verdict:
     """All that were gone, best on the selection split first."""
     finalists: tuple[Finalist, ...]
     """Best first."""
+    failed: tuple[str, ...]
+    """Finalists that could not be gone again from each seed."""
     seeds: int
     """Fresh seeds over which the finalists were compared; 0: none."""
 
@@ -74,6 +76,7 @@ class Verdict:
         return {
             "way": self.way,
             "seeds": self.seeds,
+            "failed": list(self.failed),
             "ways": [asdict(reached) for reached in self.ways],
             "finalists": [asdict(finalist) for finalist in self.finalists],
         }
@@ -103,21 +106,28 @@ def verdict(board: Board) -> Verdict | None:
     """
     if not board.searched:
         return None
-    reached = [ways(board, replica) for replica in replicas(board)]
-    names = finalists(board)
+    reached = [_with_worth(board, ways(board, replica)) for replica in replicas(board)]
+    if SINGLE not in reached[0]:
+        return None
     # What the sweep itself left was chosen for its luck; fresh seeds were not.
-    compared = [found for found in reached[1:] if all(way in found for way in names)]
-    seeds = len(compared)
-    compared = compared or reached[:1]
+    fresh = [found for found in reached[1:] if SINGLE in found]
+    compared = fresh or reached[:1]
+    names = finalists(board)
+    failed = tuple(way for way in names if not all(way in found for found in compared))
     judged = sorted(
-        (_judge(board, way, compared) for way in names if all(way in found for found in compared)),
+        (_judge(board, way, compared) for way in names if way not in failed),
         key=lambda finalist: (_sign(board) * -finalist.worth.mean, finalist.way != SINGLE),
     )
     winner = next(finalist for finalist in judged if finalist.way == SINGLE)
     if judged[0].gain is not None and judged[0].gain.mean > 0:
         winner = judged[0]
     rows = rank([found[winner.way] for found in reached if winner.way in found], board.metric)
-    return Verdict(rows[0], winner.way, _reached(board, reached[0]), tuple(judged), seeds)
+    return Verdict(rows[0], winner.way, _reached(board, reached[0]), tuple(judged), failed, len(fresh))
+
+
+def _with_worth(board: Board, found: Mapping[str, WeightsRow]) -> dict[str, WeightsRow]:
+    """Those of which it is known what they are worth: a loss that is no number is not kept."""
+    return {way: row for way, row in found.items() if _confirmed(board) in row.metrics}
 
 
 def _reached(board: Board, found: Mapping[str, WeightsRow]) -> tuple[Reached, ...]:
@@ -138,12 +148,23 @@ def _judge(board: Board, way: str, compared: Sequence[Mapping[str, WeightsRow]])
             _sign(board) * (worth - _worth(board, found[SINGLE])) for worth, found in zip(worths, compared, strict=True)
         ]
         gain = mean_interval(gains)
-    return Finalist(way, mean_interval(worths), gain)
+    return Finalist(way, _within_bounds(mean_interval(worths), board.metric), gain)
+
+
+def _within_bounds(interval: Interval, metric: str) -> Interval:
+    """No accuracy is below 0 or above 1, whatever so few seeds would allow."""
+    if interval.low is None or interval.high is None or not metric.endswith("accuracy"):
+        return interval
+    return replace(interval, low=max(0.0, interval.low), high=min(1.0, interval.high))
 
 
 def _worth(board: Board, row: WeightsRow) -> float:
-    """On the confirmation split; where there is none, on the selection split."""
-    return row.metrics.get(board.metric.replace("validation.", "confirm.", 1), row.value)
+    """On the confirmation split."""
+    return row.metrics[_confirmed(board)]
+
+
+def _confirmed(board: Board) -> str:
+    return board.metric.replace("validation.", "confirm.", 1)
 
 
 def _sign(board: Board) -> float:
@@ -179,6 +200,7 @@ def lines(said: Mapping[str, Any], metric: str) -> list[str]:
     for finalist in said["finalists"]:
         worth = Interval(**finalist["worth"])
         told.append(f"  {finalist['way']}: {worth}")
+    told += [f"{way} could not be made again from each seed, and does not compete" for way in said["failed"]]
     told += [_gain_line(finalist, short, seeds) for finalist in said["finalists"] if finalist["gain"] is not None]
     return told
 

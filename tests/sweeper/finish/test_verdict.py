@@ -165,6 +165,25 @@ def test_each_way_says_what_was_trained_for_it_alone() -> None:
     }  # fmt: skip
 
 
+def test_a_finalist_that_cannot_be_made_again_does_not_win() -> None:
+    found = table(seeds=2, finalists=3).finish(
+        top_ensemble=[(0.99, 0.95), (0.99, 0.95)],
+        greedy_ensemble=[(0.98, 0.89), (0.98, 0.89), (0.98, 0.89)],
+        best_trial=[(0.89, 0.86), (0.90, 0.87)],
+    )
+    assert (found.way, found.failed, found.seeds) == ("greedy ensemble", ("top ensemble",), 2)
+
+
+def test_no_interval_of_an_accuracy_leaves_0_to_1() -> None:
+    found = table(seeds=2, finalists=2).finish(
+        greedy_ensemble=[(0.99, 0.90), (0.99, 0.90), (0.99, 1.0)],
+        best_trial=[(0.89, 0.86), (0.90, 0.87)],
+    )
+    assert found.finalists[0].worth.mean == pytest.approx(0.95)
+    assert found.finalists[0].worth.high == 1.0
+    assert found.finalists[0].worth.low == pytest.approx(0.95 - 12.7062047 * 0.05)
+
+
 def test_no_trial_no_verdict() -> None:
     assert verdict(Table().board) is None
 
@@ -181,12 +200,13 @@ def test_it_is_said_in_plain_words() -> None:
         finalist("best trial", 0.89),
         finalist("student", 0.86, -0.03, -0.04, -0.02),
     ]
-    assert lines({"seeds": 3, "finalists": three}, METRIC) == [
+    assert lines({"seeds": 3, "finalists": three, "failed": ["extended"]}, METRIC) == [
         "finalists over 3 fresh seeds: accuracy on the confirmation split, on which nothing was chosen",
         "  greedy ensemble: 0.9100",
         "  greedy soup: 0.8950",
         "  best trial: 0.8900",
         "  student: 0.8600",
+        "extended could not be made again from each seed, and does not compete",
         "greedy ensemble gained 0.0200 (0.0100 to 0.0300) over the best single trial in accuracy, paired over 3 seeds",
         "greedy soup gained nothing that 3 seeds can tell over the best single trial in accuracy: "
         "0.0050 (-0.0100 to 0.0200), paired over 3 seeds",
