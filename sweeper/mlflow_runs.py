@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 BATCH_METRICS = 1000
-"""MLflow's own limit for one `log_batch`."""
+BATCH_PARAMS = 100
+"""MLflow's own limits for one `log_batch`."""
+LONGEST_PARAM, LONGEST_TAG = 1000, 4900
+"""Characters, below what MLflow takes (6000 and 5000 where it keeps them in a database)."""
+MADE_FROM = ("start", "teacher", "assembly")
+"""Sections that hold whole recipes and digests of other trials; `recipe.yaml` has them."""
 PAGE_RUNS = 1000
 """Runs that one search answers with."""
 MADE_TAG = "sweeper.made"
@@ -97,6 +102,9 @@ class StudyRuns:
             "sweeper.trial": str(trial.number),
             "seed": str(trial.recipe["seed"]),
         }
+        if trial.role != "search":
+            made = " ".join(f"{name}={value}" for name, value in trial.params.items())
+            tags |= {"role": trial.role, "made": made}
         return self._make(f"trial {trial.number:04d}", trial.started_at, tags)
 
     def delete_duplicates(self, known: Collection[str]) -> None:
@@ -151,11 +159,13 @@ class StudyRuns:
         """Log the recipe that the trial began with as params."""
         from mlflow.entities import Param
 
-        began_with = {name: section for name, section in trial.recipe.items() if name != "extensions"}
+        began_with = {name: section for name, section in trial.recipe.items() if name not in ("extensions", *MADE_FROM)}
+        flat = flatten(began_with) | made_from(trial.recipe)
         # A param cannot be changed, and the micro-batch may have been since it was first told.
         told = self.client.get_run(run_id).data.params
-        new = {name: value for name, value in flatten(began_with).items() if name not in told}
-        self.client.log_batch(run_id, params=[Param(name, str(value)) for name, value in new.items()])
+        new = [Param(name, str(value)) for name, value in flat.items() if name not in told]
+        for start in range(0, len(new), BATCH_PARAMS):
+            self.client.log_batch(run_id, params=new[start : start + BATCH_PARAMS])
 
     def log_epochs(self, run_id: str, epochs: Sequence[EpochRow]) -> None:
         """Log the metrics of epochs, each at the time of its report."""
@@ -177,9 +187,12 @@ class StudyRuns:
         facts = {name: fact for name, fact in trial.facts.items() if name != "traceback"}
         numbers: dict[str, float] = {} if trial.value is None else {"value": trial.value}
         numbers |= facts.pop("weights", {})
-        tags = [RunTag("state", trial.state), *[RunTag(name, str(value)) for name, value in facts.items()]]
+        tags = [
+            RunTag("state", trial.state),
+            *[RunTag(name, str(value)[:LONGEST_TAG]) for name, value in facts.items()],
+        ]
         if trial.reason or trial.is_extended or trial.attempts:  # what it failed of before holds no more
-            tags.append(RunTag("reason", (trial.reason or "")[:4900]))
+            tags.append(RunTag("reason", (trial.reason or "")[:LONGEST_TAG]))
         extensions = trial.recipe.get("extensions", ())
         params = flatten({f"extensions.{number}": section for number, section in enumerate(extensions, start=1)})
         self.client.log_batch(
@@ -248,6 +261,27 @@ class StudyRuns:
     def _begun(self) -> str:
         """What tells this study from another of its name: one begun anew, or one of another home."""
         return str(self.study.created_at)
+
+
+def made_from(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe begins or is made from, as params: for each file of weights its name alone.
+
+    >>> member = {"weights": {"name": "ema of trial 0003", "sha256": "..."}, "recipe": {}, "share": 0.5}
+    >>> made_from({"assembly": {"name": "top_ensemble", "members": [member], "most": 5}})
+    {'assembly.name': 'top_ensemble', 'assembly.members': 'ema of trial 0003', 'assembly.most': 5}
+    """
+    sections = {name: recipe[name] for name in MADE_FROM if recipe.get(name) is not None}
+    if "start" in sections:
+        sections["start"] = {**sections["start"], "weights": [sections["start"]["weights"]]}
+    return {name: _names(value) for name, value in flatten(sections).items()}
+
+
+def _names(value: Any) -> Any:
+    """A list of files of weights as their names, the first of them if there are many."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return value
+    names = ", ".join(item.get("weights", item)["name"] for item in value)
+    return names if len(names) <= LONGEST_PARAM else f"{names[:LONGEST_PARAM]}..., {len(value)} in all"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,6 +20,35 @@ def test_names_of_nested_sections_are_dotted_paths() -> None:
     assert flatten(tree) == {"a.b.c": 1, "a.d": [], "e": {}, "f": None}
 
 
+def test_of_other_weights_a_run_has_the_names_and_nothing_too_long_for_mlflow(catalog: Catalog, tmp_path: Path) -> None:
+    def kept(number: int) -> dict[str, Any]:
+        return {"path": "p" * 200, "sha256": "f" * 64, "name": f"raw of trial {number:04d}", "value": 0.5}
+
+    def member(number: int) -> dict[str, Any]:
+        return {"weights": kept(number), "recipe": {"model": {"build": "mlp"}}, "share": 0.5}
+
+    start, teacher = {"weights": kept(7), "epochs": 3}, {"members": [member(1), member(2)], "temperature": 2.0}
+    assembly = {"name": "greedy_soup", "ingredients": [kept(number) for number in range(300)]}
+    many = {f"a{index}": index for index in range(250)}
+    recipe = {"seed": 4, "start": start, "teacher": teacher, "assembly": assembly, "model": {"arguments": many}}
+    catalog.add_trial(1, 100_000, params={"move": "greedy soup", "seed": 1}, recipe=recipe, role="seed")
+    catalog.end_trial(1, "complete", value=0.5, facts={"notes": "n" * 20_000})
+    run = _deliver(catalog, tmp_path)
+    names = ", ".join(f"raw of trial {number:04d}" for number in range(300))
+    assert run.data.params == {
+        "seed": "4",
+        **{f"model.arguments.{name}": str(value) for name, value in many.items()},
+        "start.weights": "raw of trial 0007",
+        "start.epochs": "3",
+        "teacher.members": "raw of trial 0001, raw of trial 0002",
+        "teacher.temperature": "2.0",
+        "assembly.name": "greedy_soup",
+        "assembly.ingredients": f"{names[:1000]}..., 300 in all",
+    }
+    assert (run.data.tags["role"], run.data.tags["made"]) == ("seed", "move=greedy soup seed=1")
+    assert run.data.tags["notes"] == "n" * 4900
+
+
 @pytest.fixture
 def catalog(tmp_path: Path) -> Iterator[Catalog]:
     catalog = Catalog(f"sqlite:///{tmp_path / 'a.db'}")
