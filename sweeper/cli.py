@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from sweeper.commands import begin, look, run_studies, take_home
+from sweeper.commands import begin, look, run_studies, soup, take_home
 
 
 class _Group(click.Group):
@@ -68,6 +68,7 @@ for _command in (
     look.rm,
     take_home.pull,
     take_home.predict,
+    soup.soup,
     begin.init,
     begin.schema,
 ):

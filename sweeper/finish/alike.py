@@ -16,7 +16,7 @@ TRAINED_BY = {"freeze", "unfreeze_after_epochs", "body_lr"}
 
 def architecture(recipe: Recipe) -> str:
     """What weights must have in common to be averaged: model, labels and preprocessing."""
-    return json.dumps([_shape(recipe.model), given(recipe)], sort_keys=True)
+    return json.dumps([shape(recipe.model), given(recipe)], sort_keys=True)
 
 
 def given(recipe: Recipe) -> str:
@@ -26,7 +26,7 @@ def given(recipe: Recipe) -> str:
     return json.dumps([data, None if start is None else [start.weights, start.normalisation]], sort_keys=True)
 
 
-def _shape(model: Model) -> dict[str, Any]:
+def shape(model: Model) -> dict[str, Any]:
     """The model but for what acts in training only: dropout, first weights, what is frozen."""
     said = model.model_dump(mode="json")
     shape = {key: value for key, value in said.items() if not key.endswith("dropout") and key not in FIRST_WEIGHTS}
