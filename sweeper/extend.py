@@ -50,7 +50,7 @@ def extend(
         console: where to show progress.
         epochs: how many to add.
         trials: how many of the best trials, by the leaderboard.
-        numbers: which trials, in place of the best.
+        numbers: which trials of the search, in place of the best.
         schedule: of the learning rate over the added epochs.
         lr: its top there, as a share of each trial's own top learning rate.
         in_process: train in this process, one trial at a time, without Ray.
@@ -108,11 +108,16 @@ def _check(epochs: int, trials: int, lr: float) -> None:
 
 def _chosen(catalog: Catalog, row: StudyRow, count: int, numbers: Sequence[int]) -> list[TrialRow]:
     """The trials named, or the best ``count``, best first."""
-    order = best_trials(catalog.weights(row.id, of="complete"), row.metric)
+    # What finishing makes is made anew from what the search's trials have become.
+    searched = [weights for weights in catalog.weights(row.id, of="complete") if weights.role == "search"]
+    order = best_trials(searched, row.metric)
     for number in numbers:
         if number not in order:
             known = ", ".join(map(str, sorted(order)))
-            raise StudyError(f"--trial: found {number}, expected a complete trial of study {row.name!r}: {known}")
+            raise StudyError(
+                f"--trial: found {number}, expected a complete trial that the search of study {row.name!r} asked for: "
+                f"{known}"
+            )
     if not numbers and count > len(order):
         raise StudyError(
             f"--trials: found {count}, expected at most {len(order)}: so many trials of study {row.name!r} are complete"

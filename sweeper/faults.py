@@ -158,7 +158,7 @@ def _go_on(sweep: Sweep, trial: Running, kind: str, reason: str, **changed: Any)
 def _end(sweep: Sweep, trial: Running, failure: Failure, reason: str, traceback: str = "") -> None:
     row = trial.row
     del sweep.running[row.number]
-    if row.is_extended:
+    if row.is_extended and row.role == "search":
         # The trial stays what it was: its weights are there, and its value holds.
         reason = f"its extension failed: {reason}"
         sweep.catalog.drop_extension(row, reason)
@@ -170,7 +170,8 @@ def _end(sweep: Sweep, trial: Running, failure: Failure, reason: str, traceback:
         sweep.search.fail(row.number, reason, infeasible=failure in INFEASIBLE)
     sweep.folder.remove_resume_point(row.number)
     sweep.progress.ended(row.number, "failed", None, reason)
-    if failure not in INFEASIBLE and row.tells_search:
+    # A trunk is trained by the recipe of the first trial that needs it.
+    if failure not in INFEASIBLE and row.role in ("search", "trunk"):
         _stop_if_hopeless(sweep, reason)
 
 

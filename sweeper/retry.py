@@ -77,10 +77,14 @@ def plan(name: str, trials: Sequence[TrialRow]) -> str:
 
 
 def _chosen(row: StudyRow, trials: Sequence[TrialRow], numbers: Sequence[int]) -> list[TrialRow]:
-    """The trials named, or all that failed, by number."""
+    """The trials named, or all that failed, by number; those that failed with their trunk along with that."""
     failed = {trial.number: trial for trial in trials if trial.state == "failed"}
     for number in numbers:
         if number not in failed:
             known = ", ".join(map(str, failed)) or "none has failed"
             raise StudyError(f"trial: found {number}, expected a failed trial of study {row.name!r}: {known}")
-    return [trial for number, trial in failed.items() if not numbers or number in numbers]
+    return [
+        trial
+        for number, trial in failed.items()
+        if not numbers or number in numbers or (trial.role == "trunk" and trial.params["of"] in numbers)
+    ]

@@ -10,6 +10,8 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
+from typing import Any
 
 from sweeper.catalog import Catalog, EpochRow, Request, StudyRow, TrialRow, WeightsRow
 from sweeper.dispatch import Workers
@@ -191,23 +193,16 @@ def _tell_epochs(sweep: Sweep, number: int, epochs: list[EpochRow]) -> None:
 
 
 def _begin(sweep: Sweep, proposed: Proposal | TrialRow) -> None:
-    ready = _with_trunk(sweep, proposed)
+    ready = proposed if isinstance(proposed, TrialRow) else rooted(sweep, proposed)
     if ready is None:
         return
     row = _running_row(sweep, ready)
     sweep.submit(row)
     recipe = Recipe.model_validate(row.recipe)
-    extended_after = recipe.extensions[-1].after_epochs if recipe.extensions else 0
+    is_extended = bool(recipe.extensions) and row.role == "search"
+    extended_after = recipe.extensions[-1].after_epochs if is_extended else 0
     after_epochs = max(extended_after, sweep.known_epochs.get(row.number, 0))
     sweep.progress.started(row.number, row.params, recipe.epochs, after_epochs)
-
-
-def _with_trunk(sweep: Sweep, ready: Proposal | TrialRow) -> Proposal | TrialRow | None:
-    """What is to be begun: it, or its trunk before it; ``None`` where it waits for that."""
-    is_new = isinstance(ready, Proposal) and ready.number not in sweep.known
-    if isinstance(ready, TrialRow) or not is_new or not ready.recipe.average.trunk_epochs:
-        return ready
-    return rooted(sweep, ready)
 
 
 def _running_row(sweep: Sweep, ready: Proposal | TrialRow) -> TrialRow:
@@ -216,8 +211,12 @@ def _running_row(sweep: Sweep, ready: Proposal | TrialRow) -> TrialRow:
         recipe = json.loads(ready.recipe.model_dump_json())
         return sweep.catalog.add_trial(sweep.row.id, ready.number, params=ready.params, recipe=recipe)
     row = ready if isinstance(ready, TrialRow) else sweep.known[ready.number]
-    sweep.catalog.set_trial(row.id, state="running")
-    return row
+    changed: dict[str, Any] = {}
+    if isinstance(ready, Proposal) and ready.recipe.start is not None:
+        # It had failed with its trunk, and is retried.
+        changed = {"recipe": json.loads(ready.recipe.model_dump_json()), "described": False}
+    sweep.catalog.set_trial(row.id, state="running", **changed)
+    return replace(row, **changed)
 
 
 def _handle(sweep: Sweep, event: Event) -> None:

@@ -39,7 +39,7 @@ def list_studies(catalog: Catalog) -> list[dict[str, Any]]:
                 "state": state_of(study),
                 "created": _time(study.created_at),
                 "trials_asked": study.trials_asked,
-                "trials": dict(catalog.count_trials(study.id)),
+                "trials": dict(catalog.count_trials(study.id, "search")),
                 "metric": study.metric,
                 "best": ranked[0].value if ranked else None,
             }
@@ -66,6 +66,7 @@ def describe_study(catalog: Catalog, name: str, settings: Settings) -> dict[str,
         "trials": [
             {
                 "number": trial.number,
+                "role": trial.role,
                 "state": _state_of_trial(study, trial),
                 "value": trial.value,
                 "params": trial.params,

@@ -15,6 +15,7 @@ from sweeper.rank.leaderboard import rank
 
 if TYPE_CHECKING:
     from sweeper.catalog import Catalog, StudyRow, WeightsRow
+    from sweeper.finish.board import Board
     from sweeper.study_file import Finish, Storage
     from sweeper.study_folder import StudyFolder
 
@@ -88,10 +89,23 @@ def enough(removables: Sequence[Removable], surplus_bytes: float) -> list[Remova
     return chosen
 
 
-def ingredients(weights: Sequence[WeightsRow], metric: str, finish: Finish) -> set[str]:
-    """The paths of weights that a study may still need to finish: its best trials', and what finishing has made."""
-    pool = best_trials([row for row in weights if row.role == "search"], metric)[: finish.pool]
-    return {row.path for row in weights if row.role != "search" or row.trial in pool}
+def ingredients(board: Board) -> set[str]:
+    """The paths of weights that a study may still need to finish: its best trials', and what finishing has made.
+
+    Which trials are the best may still change, until the last has ended: then it does not any more.
+    """
+    from sweeper.finish.ways import pool, source
+
+    if not board.searched:
+        return {row.path for row in board.weights}
+    best = {
+        *best_trials(board.searched, board.metric)[: board.finish.pool],
+        *pool(board, averaged=True),
+        *pool(board, averaged=False),
+        source(board, average=True),
+        source(board, average=False),
+    }
+    return {row.path for row in board.weights if row.role != "search" or row.trial in best}
 
 
 def collect(
@@ -111,6 +125,8 @@ def collect(
     Raises:
         StoreError: the catalog cannot be written; what had gone until then has gone.
     """
+    from sweeper.finish.board import read_board
+
     limit_bytes = storage.limit_bytes
     if limit_bytes is None and not out_of_space:
         return Freed(0)
@@ -126,7 +142,7 @@ def collect(
     weights = catalog.weights(row.id, of="complete")
     needed = {(study.winner or {}).get("path", "")}
     if finish is not None and study.state != "finished":
-        needed |= ingredients(weights, row.metric, finish)
+        needed |= ingredients(read_board(catalog, row, finish, seed=0))  # what is drawn does not matter here
     chosen = enough(removables(weights, row.metric, storage, resume_points, needed), surplus_bytes)
     _remove(catalog, row, folder, chosen)
     freed_bytes = used_bytes - folder.used_bytes()

@@ -198,11 +198,14 @@ class Trials(Database):
         query = sa.select(tables.trials).where(tables.trials.c.study_id == study_id).order_by(tables.trials.c.number)
         return [TrialRow(**row._mapping) for row in self.rows(query)]
 
-    def count_trials(self, study_id: int) -> dict[TrialState, int]:
-        """How many trials are in each state."""
+    def count_trials(self, study_id: int, role: Role | None = None) -> dict[TrialState, int]:
+        """How many trials are in each state, of all or of those with one role."""
+        is_counted = tables.trials.c.study_id == study_id
+        if role is not None:
+            is_counted &= tables.trials.c.role == role
         query = (
             sa.select(tables.trials.c.state, sa.func.count().label("n"))
-            .where(tables.trials.c.study_id == study_id)
+            .where(is_counted)
             .group_by(tables.trials.c.state)
         )
         return {row.state: row.n for row in self.rows(query)}

@@ -134,7 +134,7 @@ def _leftovers(seen: Examination) -> Iterator[tuple[Path, str]]:
 
 def extendable(seen: Examination) -> set[int]:
     """The numbers of the trials whose newest state is kept for an extension."""
-    complete = {trial.number for trial in seen.trials if trial.state == "complete"}
+    complete = {trial.number for trial in seen.searched if trial.state == "complete"}
     order = best_trials([row for row in seen.weights if row.trial in complete], seen.row.metric)
     return set(order[: seen.study.storage.extendable])
 

@@ -64,9 +64,10 @@ def _check_numbers(seen: Examination, told: dict[int, Told], mend: Action | None
     if seen.runs_now:
         return
     for number in sorted(told.keys() - known):
-        asked_last = number == len(known) and told[number].state == "running"
-        if seen.row.state != "finished" and asked_last:
-            continue  # what a kill leaves between the two; a start takes it up
+        # What a kill leaves between the two, and a trial that waits for its trunk; a start takes it up.
+        is_begun = number == len(known) or any(trial.role == "trunk" for trial in seen.trials)
+        if seen.row.state != "finished" and told[number].state == "running" and is_begun:
+            continue
         seen.find(name_of(number), f"missing in the catalog, {told[number].state} in Optuna", mend)
 
 

@@ -29,11 +29,15 @@ def next_moves(sweep: Sweep) -> list[TrialRow]:
 
 
 def rooted(sweep: Sweep, proposal: Proposal) -> Proposal | TrialRow | None:
-    """The proposal with its trunk, or the trunk to train first, or ``None`` where it waits or has failed.
+    """What is to be begun: the proposal, with its trunk if it has one; or the trunk; ``None`` where it waits or failed.
 
     Raises:
         StoreError: the catalog cannot be read or written.
     """
+    known = sweep.known.get(proposal.number)
+    # One that failed with its trunk, and is retried, has not begun from it.
+    if not proposal.recipe.average.trunk_epochs or (known is not None and known.recipe.get("start") is not None):
+        return proposal
     key = group(proposal.recipe)
     board = read_board(sweep.catalog, sweep.row, sweep.finish, sweep.study.seed)
     trunks = [
@@ -41,10 +45,8 @@ def rooted(sweep: Sweep, proposal: Proposal) -> Proposal | TrialRow | None:
         for trial in board.trials
         if trial.role == "trunk" and trial.params["trunk"] == key and trial.params["seed"] == 0
     ]
-    whole = next((trial for trial in trunks if trial.state == "complete"), None)
-    if whole is not None:
-        weights = board.raw(whole.number)
-        assert weights is not None, "a trial that is complete has raw weights, which stay"
+    weights = next((left for trial in trunks if (left := board.raw(trial.number)) is not None), None)
+    if weights is not None:
         start = Start(weights=kept(weights), epochs=proposal.recipe.average.trunk_epochs)
         return replace(proposal, recipe=branched(proposal.recipe, start))
     own = next((trial for trial in trunks if trial.params["of"] == proposal.number and trial.state == "failed"), None)
