@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweeper.catalog import StudyRow
+from sweeper.finish.verdict import lines as verdict_lines
 from sweeper.provenance import versions
 from sweeper.rank.leaderboard import figure
 from trials.recipe import Recipe
@@ -87,6 +88,7 @@ def model_card(
         "",
         *_meaning(recipe, splits),
         "",
+        *_verdict(study, record),
         "## Where it comes from",
         "",
         f"- data: `{recipe.data.source}`, splits drawn with seed {recipe.data.seed}, selection share "
@@ -110,6 +112,12 @@ def with_use(card: str, form: str) -> str:
 
 def _which(study: StudyRow, record: Mapping[str, Any]) -> str:
     weights = f"The `{record['kind']}` weights of trial {record['trial']}"
+    if "verdict" in record:
+        way = record["verdict"]["way"]
+        return (
+            f'{weights}, to which the way "{way}" led: the best of the finalists on examples that nothing was chosen '
+            "on; then evaluated once on the test split."
+        )
     if "title" not in record:
         return (
             f"{weights}, chosen on the selection split among all the weights the study kept, then evaluated once on "
@@ -121,6 +129,14 @@ def _which(study: StudyRow, record: Mapping[str, Any]) -> str:
         value = f"{record['metric']} {figure(winner['selection'][record['metric']])}"
         instead = f"that is `{winner['kind']}` of trial {winner['trial']}, {value}"
     return f"{weights}: {record['title']} by the selection split. This is not the winner of the study: {instead}."
+
+
+def _verdict(study: StudyRow, record: Mapping[str, Any]) -> list[str]:
+    """How the ways to a model compared, if the study tried several."""
+    if "verdict" not in record:
+        return []
+    said = [line.strip() for line in verdict_lines(record["verdict"], study.metric)]
+    return ["## How it was chosen", "", f"{said[0]}:", "", *(f"- {line}" for line in said[1:]), ""]
 
 
 def _looks(record: Mapping[str, Any]) -> str:

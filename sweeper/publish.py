@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +40,7 @@ def publish_winner(
     """Look at the test split with the winner, once, and pack it into a folder of its own.
 
     Returns what the catalog keeps of it: kind, trial, path, sha256, selection and test metrics, number of the package,
-    and how often a winner of this study has been looked at on the test split. Weights whose scores the catalog holds
+    and each look at the test split with a winner of this study: how many, when, with which weights. Weights whose scores the catalog holds
     already are not looked at a second time.
 
     Args:
@@ -53,7 +54,7 @@ def publish_winner(
     Raises:
         StoreError: the weights are gone or are not those the catalog knows.
     """
-    before = catalog.study(study.name).winner or {"sha256": None, "test_looks": 0, "package": 0}
+    before = catalog.study(study.name).winner or {"sha256": None, "test_looks": 0, "looks": [], "package": 0}
     chosen = {"kind": winner.kind, "trial": winner.trial, "path": winner.path, "sha256": winner.sha256}
     if chosen.items() <= before.items() and before.get("verdict") == verdict:
         return before
@@ -61,9 +62,11 @@ def publish_winner(
     check_digest(weights, winner.sha256)
     recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner.trial).recipe))
     if winner.sha256 == before["sha256"]:
-        scores = {name: before[name] for name in ("selection", "test", "test_looks")}
+        scores = {name: before[name] for name in ("selection", "test", "test_looks", "looks")}
     else:
-        scores = _look(recipe, weights, before["test_looks"])
+        scores = _look(recipe, weights)
+        look = {**chosen, "at": time.time()}
+        scores |= {"test_looks": before["test_looks"] + 1, "looks": [*before["looks"], look]}
     record = {**chosen, "metric": study.metric, **scores, "package": before["package"] + 1}
     if verdict is not None:
         record["verdict"] = dict(verdict)
@@ -89,14 +92,13 @@ def pack_again(catalog: Catalog, study: StudyRow, folder: StudyFolder, *, file_f
     catalog.set_study(study.id, winner=record)
 
 
-def _look(recipe: Recipe, weights: Path, looks_before: int) -> dict[str, Any]:
-    """What the weights are worth, and how often the test split has been looked at with that."""
+def _look(recipe: Recipe, weights: Path) -> dict[str, Any]:
+    """What the weights are worth: this is what looks at the test split."""
     from trials.score import score_weights
 
     return {
         "selection": _as_validation(score_weights(recipe, weights, "selection")),
         "test": score_weights(recipe, weights, "test"),
-        "test_looks": looks_before + 1,
     }
 
 

@@ -9,7 +9,7 @@ from sweeper.catalog import WeightsRow
 from sweeper.finish.board import Board, kept
 from trials.recipe import Cosine, GreedyEnsemble, GreedySoup, Member, Recipe, Start, Teacher, TopEnsemble, UniformSoup
 
-MOST_INGREDIENTS = 12
+MOST_INGREDIENTS = 8
 """Of a soup: each is measured against each."""
 OWN = {"extensions": (), "start": None, "teacher": None, "assembly": None}
 """What a recipe does not hand on."""

@@ -31,7 +31,7 @@ def table(tmp_path: Path) -> Path:
     return path
 
 
-def card(data: dict[str, Any], model: str, folder: Path) -> str:
+def card(data: dict[str, Any], model: str, folder: Path, **more: Any) -> str:
     """The card of an untrained model, packed at ``folder``."""
     import safetensors.torch
 
@@ -58,6 +58,7 @@ def card(data: dict[str, Any], model: str, folder: Path) -> str:
             "test.count": 9.0,
         },
         "test_looks": 1,
+        **more,
     }
     return model_card(study, record, recipe, {}, splits)
 
@@ -105,6 +106,25 @@ def test_classes_of_texts_are_named_in_order(table: Path, tmp_path: Path, monkey
     assert "- probabilities: one a class of the column `place`, in this order: `field`, `town`\n" in text
     assert "- texts: the column `advice` of the source\n" in text
     assert answered(text, texts="buy it")["probabilities"].sum().item() == pytest.approx(1.0)
+
+
+def test_a_winner_of_several_ways_says_how_it_was_chosen(table: Path, tmp_path: Path) -> None:
+    worth = {"mean": 12.0, "low": 11.0, "high": 13.0, "count": 3}
+    finalists = [
+        {"way": "greedy soup", "worth": worth, "gain": {**worth, "mean": 2.0, "low": 1.0, "high": 3.0}},
+        {"way": "best trial", "worth": {**worth, "mean": 14.0, "low": 13.0, "high": 15.0}, "gain": None},
+    ]
+    verdict = {"way": "greedy soup", "seeds": 3, "ways": [], "failed": [], "finalists": finalists}
+    data = {"source": f"csv:{table}", "target": "price", "task": "regression", "drop": ["advice"]}
+    text = card(data, "linear", tmp_path, verdict=verdict)
+    assert 'The `swa` weights of trial 3, to which the way "greedy soup" led: the best of the finalists' in text
+    assert text.partition("## How it was chosen\n\n")[2].partition("\n\n## ")[0].splitlines() == [
+        "finalists over 3 fresh seeds: loss on the confirmation split, on which nothing was chosen:",
+        "",
+        "- greedy soup: 12.000 (11.000 to 13.000)",
+        "- best trial: 14.000 (13.000 to 15.000)",
+        "- greedy soup gained 2.0000 (1.0000 to 3.0000) over the best single trial in loss, paired over 3 seeds",
+    ]
 
 
 def test_images_of_many_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
