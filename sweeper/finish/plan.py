@@ -99,8 +99,9 @@ def _trunk_of(board: Board, start: Start | None) -> TrialRow | None:
     """The trunk whose weights a training began from, if it is one."""
     if start is None:
         return None
-    digests = {row.trial: row.sha256 for row in board.weights if row.role == "trunk"}
-    return next((board.by_number[n] for n, sha256 in digests.items() if sha256 == start.weights.sha256), None)
+    trunks = {row.sha256: row.trial for row in board.weights if row.role == "trunk"}
+    number = trunks.get(start.weights.sha256)
+    return None if number is None else board.by_number[number]
 
 
 def _fresh_trunk(board: Board, number: int, seed: int) -> Step | None:
