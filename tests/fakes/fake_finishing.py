@@ -19,7 +19,7 @@ Report = Callable[[EpochReport], bool]
 Stop = Callable[[], bool]
 
 SOUP, ENSEMBLE, TAUGHT, LONGER = 0.01, 0.02, 0.015, 0.001
-"""What a move is worth beyond the best that went into it; longer training, for each epoch."""
+"""What a move is worth beyond the best that went into it; longer training and an extension, for each epoch."""
 
 
 def worth(recipe: Recipe) -> float:
@@ -38,9 +38,9 @@ def worth(recipe: Recipe) -> float:
 
 def finishing(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """Ends well, unless told to stop."""
-    value, done = worth(recipe), folder / "epochs"
+    value, done = worth(recipe) + LONGER * (recipe.epochs - recipe.train.epochs), folder / "epochs"
     begun = int(done.read_text()) if done.exists() else 0
-    epochs = 0 if recipe.assembly is not None else recipe.train.epochs
+    epochs = 0 if recipe.assembly is not None else recipe.epochs
     folder.mkdir(parents=True, exist_ok=True)
     for epoch in range(max(begun, 1), epochs + 1):
         if epoch > begun and stop():
@@ -81,14 +81,14 @@ def trunks_diverge_above(recipe: Recipe, folder: Path, report: Report, *, stop: 
 
 def _keep(folder: Path, kind: str, value: float, recipe: Recipe) -> WeightsFile:
     content = f"{kind} {value} {recipe.seed}".encode()
-    path = Path("weights", f"{kind}.safetensors")
+    path = Path("weights", f"{kind}{f'-extended-{len(recipe.extensions)}' if recipe.extensions else ''}.safetensors")
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     (folder / path).write_bytes(content)
     return WeightsFile(
         kind=kind,  # type: ignore[arg-type]
         path=path.as_posix(),
         metrics={"validation.accuracy": value, "validation.loss": 1.0 - value, "confirm.accuracy": value},
-        epoch=0 if recipe.assembly is not None else recipe.train.epochs,
+        epoch=0 if recipe.assembly is not None else recipe.epochs,
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )
