@@ -27,5 +27,6 @@ def card(outcome: Outcome, of_model: str) -> str:
         "",
         *(f"- {remark}" for remark in remarks(outcome)),
         "",
+        "",
     ]
     return "\n".join(lines) + scores + rest

@@ -41,6 +41,8 @@ from trials.recipe import Assembly, GreedyEnsemble, GreedySoup, Member, Recipe, 
 
 MOST_LETTERS = 100
 """Of the name of the folder in which the work is done."""
+MEASURED = ("running_mean", "running_var", "num_batches_tracked")
+"""What batch norm keeps beside its weights."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def make(
     check_digest(best.path, best.row.sha256)
     single = Made(SINGLE, best.row.kind, best.recipe, best.path, best.row.sha256, best.row.metrics, (best.name,))
     with _workplace(home / "soups", "-".join(names)[:MOST_LETTERS]) as folder:
-        attempts = tuple(_attempt(plan, folder, say) for plan in _plans(ranked, examples, ensemble=ensemble))
+        attempts = tuple(_attempt(plan, single, folder, say) for plan in _plans(ranked, examples, ensemble=ensemble))
         outcome = Outcome(tuple(names), studies[0].metric, single, attempts)
         if outcome.made:
             say(f"packing the {outcome.best.way}")
@@ -158,7 +160,7 @@ def _recipe(best: Candidate, assembly: Assembly) -> Recipe:
     return best.recipe.model_copy(update={**OWN, "average": average, "assembly": assembly})
 
 
-def _attempt(plan: _Plan, folder: Path, say: Callable[[str], None]) -> Attempt:
+def _attempt(plan: _Plan, single: Made, folder: Path, say: Callable[[str], None]) -> Attempt:
     """Go one way, as far as it leads."""
     from trials import run_trial
 
@@ -175,8 +177,19 @@ def _attempt(plan: _Plan, folder: Path, say: Callable[[str], None]) -> Attempt:
         return Attempt(plan.way, None, (str(error).removeprefix("assembly.ingredients: "), *plan.refused))
     file = result.weights[0]
     notes = (*result.notes, *plan.refused)
-    made = Made(plan.way, file.kind, plan.recipe, where / file.path, file.sha256, file.metrics, result.notes)
+    path = where / file.path
+    alone = sum(share > 0 for share in result.shares) == 1 if result.shares else _same_but_batch_norm(path, single.path)
+    made = Made(plan.way, file.kind, plan.recipe, path, file.sha256, file.metrics, result.notes, alone)
     return Attempt(plan.way, made, notes)
+
+
+def _same_but_batch_norm(soup: Path, single: Path) -> bool:
+    """Whether a soup has the weights of one file, apart from what batch norm measures."""
+    from safetensors import safe_open
+
+    with safe_open(soup, "pt") as made, safe_open(single, "pt") as alone:
+        names = [name for name in made.keys() if name.rpartition(".")[2] not in MEASURED]  # noqa: SIM118  no mapping
+        return all(bool((made.get_tensor(name) == alone.get_tensor(name)).all()) for name in names)
 
 
 def _hand_over(outcome: Outcome, single: Candidate, out: Path, answers: Answers, import_paths: Sequence[str]) -> None:

@@ -27,6 +27,8 @@ class Made:
     """``validation.*``, and ``confirm.*`` where examples are set aside."""
     notes: tuple[str, ...]
     """What they are, in plain words."""
+    alone: bool = False
+    """Whether nothing went in but the best single model: that is no average, whatever batch norm measured anew says."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Outcome:
         """What is best on the selection split; where values are equal, by the loss, and then the single model."""
         sign = -1.0 if METRICS[self.metric] == "maximize" else 1.0
         return min(
-            (self.single, *self.made),
+            (self.single, *(made for made in self.made if not made.alone)),
             key=lambda made: (sign * made.metrics[self.metric], made.metrics.get("validation.loss", 0.0)),
         )
 
@@ -111,7 +113,7 @@ def judgement(outcome: Outcome) -> str:
     best, single, metric = outcome.best, outcome.single, outcome.metric
     short = metric.removeprefix("validation.")
     if best is single:
-        return f"nothing that was made is better than {single.notes[0]} on the selection split"
+        return f"no mean of several is better than {single.notes[0]} on the selection split"
     amount = _gain(best, single, metric)
     said = f"the {best.way} gained {figure(amount)} in {short} over {single.notes[0]} on the selection split"
     if amount == 0:

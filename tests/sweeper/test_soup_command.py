@@ -22,7 +22,7 @@ from torch import Tensor
 from sweeper.catalog import Catalog
 from sweeper.cli import main
 from sweeper.soup.make import make
-from sweeper.soup.outcome import Outcome
+from sweeper.soup.outcome import Attempt, Made, Outcome, judgement
 from sweeper.soup.table import print_outcome
 from sweeper.study_folder import StudyFolder
 from trials import Recipe, load_model, run_trial, score
@@ -33,6 +33,7 @@ from trials.model.build import build_model
 
 CPU = torch.device("cpu")
 METRIC = "validation.accuracy"
+DIGITS = {"data": {"source": "digits"}, "model": {"build": "linear"}}
 
 
 class Home:
@@ -48,7 +49,7 @@ class Home:
         np.savez(folder / "data.npz", x=table, y=np.digitize(score, [-0.4, 0.4]).astype(np.int64))
         run_trial(self.recipe(epochs=6), folder / "start", device="cpu")
         self.start = {"pretrained": {"weights": str(folder / "start/weights/raw.safetensors")}}
-        for name, seeds in (("a", (1, 5)), ("b", (2, 6)), ("one", (7,)), ("other", (3,))):
+        for name, seeds in (("a", (1, 5)), ("b", (2, 6)), ("one", (5,)), ("other", (3,))):
             self.add(name, [self.recipe(seed=seed, epochs=2, model=self.start) for seed in seeds])
         self.add("strange", [self.recipe(seed=9, epochs=6)])
         self.add("narrow", [self.recipe(model={"width": 8})])
@@ -204,9 +205,11 @@ def test_where_nothing_is_better_the_best_single_is_handed_over(home: Home, tmp_
     outcome = home.make(tmp_path / "out", "one", "other")
     assert [made.way for made in outcome.made] == ["uniform soup", "greedy soup"]
     assert outcome.best is outcome.single, "with these seeds"
+    sizes = [(made.notes[0].split(":")[0], made.alone) for made in outcome.made]
+    assert sizes == [("2 of 2 ingredients are in the soup", False), ("1 of 2 ingredients are in the soup", True)]
     (path, *_) = home.files("one", "other")
     assert (tmp_path / "out" / "weights.safetensors").read_bytes() == path.read_bytes()
-    assert "nothing that was made is better than" in (tmp_path / "out" / "README.md").read_text()
+    assert "no mean of several is better than" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_an_ensemble_may_be_of_several_architectures_and_a_soup_may_not(home: Home, tmp_path: Path) -> None:
@@ -270,6 +273,36 @@ def test_a_folder_in_use_is_left_alone_and_so_is_a_soup_that_another_process_mak
         done = command(home, "a", "b", "-o", str(tmp_path / "out"))
     assert done.exit_code == 1
     assert "another process makes this soup; wait for it, or end it" in done.stderr
+
+
+def made_of(way: str, accuracy: float, loss: float, *, confirmed: float = 0.0, alone: bool = False) -> Made:
+    metrics = {METRIC: accuracy, "validation.loss": loss, "confirm.accuracy": confirmed, "confirm.loss": loss}
+    return Made(way, "soup", Recipe.model_validate(DIGITS), Path(), "", metrics, ("what it is",), alone)
+
+
+def outcome_of(single: Made, *made: Made, metric: str = METRIC) -> Outcome:
+    return Outcome(("a", "b"), metric, single, tuple(Attempt(each.way, each, each.notes) for each in made))
+
+
+def test_the_best_is_chosen_on_the_selection_split_alone() -> None:
+    single = made_of("best single", 0.8, 0.5, confirmed=0.9)
+    better = made_of("greedy soup", 0.9, 0.6, confirmed=0.7)
+    assert outcome_of(single, better).best is better
+    assert judgement(outcome_of(single, better)) == (
+        "the greedy soup gained 0.1000 in accuracy over what it is on the selection split, which chose it; on the "
+        "confirmation split it lost 0.2000"
+    )
+    assert outcome_of(single, better, metric="validation.loss").best is single
+    assert outcome_of(single, made_of("soup", 0.8, 0.5)).best is single, "as good is not better"
+    lower = made_of("soup", 0.8, 0.4)
+    assert outcome_of(single, lower).best is lower
+    assert "is as good in accuracy as what it is on the selection split, at a lower loss" in judgement(
+        outcome_of(single, lower)
+    )
+    # One model is no average of several, though its batch norm was measured anew.
+    alone = made_of("soup", 0.9, 0.4, alone=True)
+    assert outcome_of(single, alone).best is single
+    assert judgement(outcome_of(single, alone)) == "no mean of several is better than what it is on the selection split"
 
 
 def command(home: Home, *arguments: str) -> Result:
