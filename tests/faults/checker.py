@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,7 +105,6 @@ def check(
     place: Place,
     *,
     batches_per_epoch: int,
-    mark: str,
     before: Sequence[Snapshot] = (),
     twin: Twin | None = None,
     damaged: Collection[int] = (),
@@ -114,7 +114,6 @@ def check(
     Args:
         place: where it lies.
         batches_per_epoch: how often its model sees a batch in an epoch of training.
-        mark: the sampled key that tells in the log of batches which trial trained.
         before: what was known before and after each fault, oldest first.
         twin: the same study, never interrupted.
         damaged: trials whose checkpoint was damaged on purpose, which may train epochs again.
@@ -125,7 +124,7 @@ def check(
     runs = read_mlflow(place, str(catalog.study["created_at"]))
     for snapshot in before:
         _check_kept(catalog, history, snapshot, findings)
-        _check_not_run_again(place, catalog, snapshot, batches_per_epoch, mark, damaged, findings)
+        _check_not_run_again(place, catalog, snapshot, batches_per_epoch, damaged, findings)
     _check_epochs(catalog, history, runs, findings)
     _check_story(place, catalog, history, runs, findings)
     _check_files(place, catalog, findings)
@@ -174,19 +173,18 @@ def _check_not_run_again(
     catalog: CatalogRecords,
     snapshot: Snapshot,
     batches_per_epoch: int,
-    mark: str,
     damaged: Collection[int],
     findings: Findings,
 ) -> None:
     """Invariant 1, by what the model itself wrote down: no batch of a finished epoch is trained on again."""
-    numbers = {trial["params"].get(mark): number for number, trial in catalog.trials.items()}
     again: set[tuple[int, int]] = set()
     for batch in read_trained(place)[snapshot.trained :]:
-        number = numbers.get(batch.mark)
-        if number is None:
-            findings.violations.append(f"a model with {mark} {batch.mark!r} was trained, which no trial has")
+        number = batch.trial
+        if number not in catalog.trials:
+            findings.violations.append(f"trial {number}: it was trained, and is not in the catalog")
             continue
-        epoch = (batch.batch - 1) // batches_per_epoch + 1
+        start = catalog.trials[number]["recipe"]["start"]
+        epoch = (batch.batch - 1) // batches_per_epoch + 1 - (start["epochs"] if start else 0)
         if snapshot.trials.get(number, {}).get("state") in ENDED:
             findings.violations.append(f"trial {number}: it had ended and trained again")
         finished = max([snapshot.saved.get(number, 0), *snapshot.epochs.get(number, {})])
@@ -205,21 +203,29 @@ def _check_epochs(
     children = _children(runs)
     for number, trial in catalog.trials.items():
         epochs = catalog.epochs[number]
-        last = trial["recipe"]["train"]["epochs"] if trial["state"] == "complete" else max(epochs, default=0)
+        planned = 0 if trial["recipe"]["assembly"] else trial["recipe"]["train"]["epochs"]
+        last = planned if trial["state"] == "complete" else max(epochs, default=0)
         for epoch in sorted(set(range(1, last + 1)) - set(epochs)):
             findings.lost(f"trial {number}: epoch {epoch} is missing in the catalog")
         for epoch in sorted(set(epochs) - set(range(1, last + 1))):
             findings.duplicate(f"trial {number}: epoch {epoch} is in the catalog, beyond its last, {last}")
-        told = reports.get(number, {})
-        for epoch in sorted(set(epochs) - set(told)):
-            findings.lost(f"trial {number}: epoch {epoch} is missing in Optuna")
-        for epoch in sorted(set(told) - set(epochs)):
-            findings.duplicate(f"trial {number}: epoch {epoch} is in Optuna, and not in the catalog")
-        for epoch in sorted(set(told) & set(epochs)):
-            if told[epoch] != epochs[epoch]["metrics"][metric]:
-                findings.violations.append(f"trial {number}: epoch {epoch} has another {metric} in Optuna")
+        if trial["role"] == "search":
+            _check_reports(number, epochs, reports.get(number, {}), metric, findings)
         for run in children.get(number, [])[:1]:
             _check_metrics(number, epochs, run, findings)
+
+
+def _check_reports(
+    number: int, epochs: Mapping[int, Mapping[str, Any]], told: Mapping[int, float], metric: str, findings: Findings
+) -> None:
+    """Each epoch is in Optuna, with its value."""
+    for epoch in sorted(set(epochs) - set(told)):
+        findings.lost(f"trial {number}: epoch {epoch} is missing in Optuna")
+    for epoch in sorted(set(told) - set(epochs)):
+        findings.duplicate(f"trial {number}: epoch {epoch} is in Optuna, and not in the catalog")
+    for epoch in sorted(set(told) & set(epochs)):
+        if told[epoch] != epochs[epoch]["metrics"][metric]:
+            findings.violations.append(f"trial {number}: epoch {epoch} has another {metric} in Optuna")
 
 
 def _check_metrics(number: int, epochs: Mapping[int, Mapping[str, Any]], run: MlflowRun, findings: Findings) -> None:
@@ -252,24 +258,45 @@ def _check_story(
     for name, expected in (("state", "finished"), ("owner", None), ("request", None)):
         if study[name] != expected:
             say(f"the study's {name} is {study[name]!r}, expected {expected!r}")
-    if len(catalog.trials) != study["trials_asked"]:
-        say(f"{len(catalog.trials)} trials are in the catalog, {study['trials_asked']} were asked for")
+    searched = _searched(catalog)
+    if len(searched) != study["trials_asked"]:
+        say(f"{len(searched)} trials are in the catalog, {study['trials_asked']} were asked for")
     for name in sorted(optuna_studies(place) - {study["history"]}):
         say(f"Optuna has a study {name!r} that nobody uses")
-    if [trial.number for trial in history] != list(catalog.trials):
-        say(f"Optuna has the trials {[trial.number for trial in history]}, the catalog {list(catalog.trials)}")
+    if [trial.number for trial in history] != searched:
+        say(f"Optuna has the trials {[trial.number for trial in history]}, the catalog {searched}")
     for trial in history:
-        if trial.number in catalog.trials:
+        if trial.number in searched:
             for line in _differences(catalog.trials[trial.number], trial):
                 say(f"trial {trial.number}: {line}")
+    _check_made(catalog, findings)
     _check_runs(catalog, runs, findings)
     _check_winner(place, catalog, findings)
+
+
+def _searched(catalog: CatalogRecords) -> list[int]:
+    """The trials that the search asked for: Optuna knows of no others."""
+    return [number for number, trial in catalog.trials.items() if trial["role"] == "search"]
+
+
+def _check_made(catalog: CatalogRecords, findings: Findings) -> None:
+    """What was trained or made beside the search's trials has ended, and was made once."""
+    first: dict[str, int] = {}
+    for number, trial in catalog.trials.items():
+        if trial["state"] not in ENDED:
+            findings.violations.append(f"trial {number}: it is {trial['state']} in the catalog")
+        recipe = json.dumps(trial["recipe"], sort_keys=True)
+        if recipe in first:
+            findings.duplicate(f"trial {number}: made by the recipe of trial {first[recipe]}")
+        first.setdefault(recipe, number)
+    is_finishing = len(catalog.trials) > len(_searched(catalog))
+    if is_finishing and "verdict" not in (catalog.study["winner"] or {}):
+        findings.violations.append("the study's winner was chosen without a verdict on the finalists")
 
 
 def _differences(row: Mapping[str, Any], trial: OptunaTrial) -> Iterator[str]:
     """What the catalog and Optuna say differently about a trial."""
     if row["state"] not in ENDED:
-        yield f"it is {row['state']} in the catalog"
         return
     expected = "PRUNED" if row["failure"] in UNTOLD_AS_BAD else OPTUNA_STATE[row["state"]]
     if trial.state != expected:
@@ -313,7 +340,7 @@ def _check_runs(catalog: CatalogRecords, runs: Sequence[MlflowRun], findings: Fi
                 say(f"trial {number}: it is {row['state']} in the catalog, its tag in MLflow says otherwise")
             if row["state"] == "complete" and _only(run, "value") != row["value"]:
                 say(f"trial {number}: its value is {row['value']} in the catalog and another in MLflow")
-            for name, value in row["params"].items():
+            for name, value in row["params"].items() if row["role"] == "search" else ():
                 if name in run.params and run.params[name] != str(value):
                     say(f"trial {number}: {name} is {value!r} in the catalog and {run.params[name]!r} in MLflow")
 
@@ -360,17 +387,23 @@ def _check_files(place: Place, catalog: CatalogRecords, findings: Findings) -> N
 
 
 def _check_sampling(catalog: CatalogRecords, twin: Twin | None, findings: Findings) -> None:
-    """Invariant 5, and that an interrupted trial comes to the same, bit for bit."""
+    """Invariant 5, and that an interrupted study makes the same trials, and comes to the same in each, bit for bit."""
     say = findings.violations.append
     first: dict[str, int] = {}
-    for number, trial in catalog.trials.items():
+    for number in _searched(catalog):
+        trial = catalog.trials[number]
         sampled = repr(sorted(trial["params"].items()))
         if sampled in first:
             findings.duplicate(f"trial {number}: sampled exactly as trial {first[sampled]}")
         first.setdefault(sampled, number)
     if twin is None:
         return
+    for number in sorted(set(twin.params) ^ set(catalog.trials)):
+        where = "uninterrupted alone" if number in twin.params else "not when uninterrupted"
+        say(f"trial {number}: it is there {where}")
     for number, trial in catalog.trials.items():
+        if number not in twin.params:
+            continue
         if trial["params"] != twin.params.get(number):
             say(f"trial {number}: sampled otherwise than in an uninterrupted study")
         elif trial["state"] != twin.states[number]:

@@ -181,9 +181,9 @@ def read_versions(place: Place) -> list[ModelVersion]:
 
 @dataclass(frozen=True)
 class TrainedBatch:
-    """A batch that some process trained on: the ``batch``-th of the trial with that ``mark``, counted from 1."""
+    """A batch that some process trained on: the ``batch``-th that the weights of that trial have seen, from 1."""
 
-    mark: float
+    trial: int
     batch: int
     pid: int
 
@@ -191,7 +191,7 @@ class TrainedBatch:
 def read_trained(place: Place) -> list[TrainedBatch]:
     """All batches so far, in the order in which they were trained."""
     text = place.trained.read_text() if place.trained.exists() else ""
-    return [TrainedBatch(float(mark), int(batch), int(pid)) for mark, batch, pid in map(str.split, text.splitlines())]
+    return [TrainedBatch(*map(int, line.split())) for line in text.splitlines()]
 
 
 def saved_epochs(place: Place) -> dict[int, int]:

@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAME = "faulty"
-MARK = "model.arguments.mark"
-"""Drawn anew for each trial: what the model writes beside each batch, by which its trial is known."""
 
 MODEL = '''\
-"""A linear model that says on which batch of which trial it is trained; slow, so that there is time to be killed."""
+"""A linear model that says on which batch of which trial it is trained; slow, so that there is time to be killed.
+
+The trial is the one whose folder this process has locked. Batches are counted by the weights, so that those count too
+that were trained on before a trial began from other weights.
+"""
 
 import os
+import re
 import time
 from pathlib import Path
 
@@ -22,10 +25,20 @@ from torch import nn
 LOG = Path(__file__).with_name("trained.log")
 
 
+def trial():
+    opened = []
+    for file in os.listdir("/proc/self/fd"):
+        try:
+            opened.append(os.readlink(f"/proc/self/fd/{file}"))
+        except OSError:  # closed since
+            pass
+    [number] = {int(found[1]) for path in opened if (found := re.search(r"/trials/(\\d+)/\\.lock$", path))}
+    return number
+
+
 class Logged(nn.Module):
-    def __init__(self, num_classes, mark):
+    def __init__(self, num_classes):
         super().__init__()
-        self.mark = mark
         self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
@@ -33,13 +46,13 @@ class Logged(nn.Module):
         if self.training:
             self.batches += 1
             with LOG.open("a") as log:
-                log.write(f"{self.mark!r} {int(self.batches)} {os.getpid()}\\n")
+                log.write(f"{trial()} {int(self.batches)} {os.getpid()}\\n")
             time.sleep(0.02)
         return self.net(images)
 
 
-def build(num_classes, mark):
-    return Logged(num_classes, mark)
+def build(num_classes):
+    return Logged(num_classes)
 '''
 
 
@@ -53,14 +66,18 @@ class Variant:
     epochs: int
     concurrent: int
     """Trials at a time; more than one only where nothing sampled depends on what has ended before."""
+    average: str = "best_n: 3"
+    finish: str | None = None
+    """What comes after the search, if anything."""
 
     def text(self) -> str:
         """study.yaml."""
+        finish = "" if self.finish is None else f"finish: {{{self.finish}}}\n"
         return f"""\
 study: {NAME}
 seed: 7
 data: {{source: digits}}
-model: {{build: "logged_net:build", arguments: {{mark: {{uniform: [0.0, 1.0]}}}}}}
+model: {{build: "logged_net:build"}}
 train:
   epochs: {self.epochs}
   batch_size: 256
@@ -68,8 +85,8 @@ train:
   ema: {{decay: 0.9}}
 search: {{trials: {self.trials}, {self.search}}}
 workers: {{concurrent: {self.concurrent}, cpus: 0.5}}
-average: {{best_n: 3}}
-"""
+average: {{{self.average}}}
+{finish}"""
 
     def write(self, folder: Path) -> Path:
         """study.yaml and its model in a folder of their own; the path of the former."""
@@ -85,5 +102,15 @@ VARIANTS = {
     # More trials than the ten that TPE starts with, and a pruner: both go by the whole history.
     "guided": Variant(
         "guided", "sampler: tpe, pruner: {name: median, startup_trials: 3}", trials=13, epochs=4, concurrent=1
+    ),
+    # Beside the search's trials: a trunk, soups, ensembles, longer training, students, and all of it from a fresh seed.
+    "finished": Variant(
+        "finished",
+        "sampler: random, pruner: {name: none}",
+        trials=3,
+        epochs=4,
+        concurrent=2,
+        average="trunk_epochs: 1, best_n: 2",
+        finish="epochs: 6, pool: 3, branches: 2, finalists: 2, seeds: 1",
     ),
 }

@@ -15,7 +15,7 @@ from tests.faults.injections import FAULTS, Scene, bomb_went_off
 from tests.faults.orchestrator import Orchestrator, launch, wait_for
 from tests.faults.records import Place, read_trained
 from tests.faults.services import MlflowServer, Postgres, SmallDisk, postgres
-from tests.faults.studies import MARK, NAME, VARIANTS
+from tests.faults.studies import NAME, VARIANTS
 
 STARTS_TO_FINISH = 4
 """How often a study is started after its last fault before it counts as one that does not finish."""
@@ -79,8 +79,8 @@ class Lane:
                 process.end_group()
                 raise RuntimeError(f"the twin of {variant} does not run: {process.err.read_text()}")
             twin = read_twin(place)
-            batches = [batch.batch for batch in read_trained(place)]
-            self.twins[variant] = twin, max(batches) // VARIANTS[variant].epochs
+            epochs = sum(len(recorded) for recorded in twin.metrics.values())
+            self.twins[variant] = twin, len(read_trained(place)) // epochs
         return self.twins[variant]
 
     def env(self, place: Place, clock: Path | None = None) -> dict[str, str]:
@@ -161,7 +161,6 @@ def sweep(lane: Lane, plan: Plan) -> Outcome:
             outcome.findings = check(
                 place,
                 batches_per_epoch=batches_per_epoch,
-                mark=MARK,
                 before=scene.snapshots,
                 twin=twin,
                 damaged=scene.damaged,

@@ -15,13 +15,17 @@ import pytest
 from tests.faults.checker import Findings, Snapshot, Twin, check, read_twin, take_snapshot
 from tests.faults.orchestrator import launch, wait_for
 from tests.faults.records import Place, read_trained
-from tests.faults.studies import MARK, NAME, Variant
+from tests.faults.studies import NAME, Variant
 
 pytestmark = pytest.mark.slow
 
 EPOCHS = 2
-SMALL = Variant("small", "sampler: random, pruner: {name: none}", trials=3, epochs=EPOCHS, concurrent=1)
+SMALL = Variant(
+    "small", "sampler: random, pruner: {name: none}", trials=3, epochs=EPOCHS, concurrent=1, finish="seeds: 0"
+)
 WEIGHTS = "trials/0001/weights/raw.safetensors"
+MOVES = range(100_000, 100_004)
+"""Two soups and two ensembles."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +47,14 @@ class Finished:
 
     def trains(self, number: int, epoch: int) -> None:
         """Write down that a trial trained on the last batch of that epoch, now."""
-        mark, batch = self.snapshot.trials[number]["params"][MARK], epoch * self.batches_per_epoch
+        batch = epoch * self.batches_per_epoch
         with self.place.trained.open("a") as log:
-            log.write(f"{mark!r} {batch} 1\n")
+            log.write(f"{number} {batch} 1\n")
 
     def check(self, **changed: Twin) -> Findings:
         return check(
             self.place,
             batches_per_epoch=self.batches_per_epoch,
-            mark=MARK,
             before=[self.snapshot],
             twin=changed.get("twin", self.twin),
         )
@@ -217,7 +220,7 @@ BREAKS: dict[str, tuple[list[str], list[str], str, int, int]] = {
         0,
     ),
     "another sample in Optuna": (
-        [f"UPDATE trial_params SET param_value = 0.123 WHERE param_name = '{MARK}' AND {OPTUNA_1}"],
+        [f"UPDATE trial_params SET param_value = 0.123 WHERE param_name = 'train.optimizer.lr' AND {OPTUNA_1}"],
         [],
         "in the catalog and 0.123 in Optuna",
         0,
@@ -283,6 +286,47 @@ BREAKS: dict[str, tuple[list[str], list[str], str, int, int]] = {
         0,
         0,
     ),
+    "a move that has not ended": (
+        ["UPDATE sweeper_trials SET state = 'waiting' WHERE number = 100001"],
+        [],
+        "trial 100001: it is waiting in the catalog",
+        0,
+        0,
+    ),
+    "a move made twice": (
+        [
+            "UPDATE sweeper_trials SET recipe = (SELECT recipe FROM sweeper_trials WHERE number = 100000) "
+            "WHERE number = 100001"
+        ],
+        [],
+        "trial 100001: made by the recipe of trial 100000",
+        0,
+        1,
+    ),
+    "a move that is gone": (
+        ["DELETE FROM sweeper_trials WHERE number = 100001"],
+        [],
+        "trial 100001: it is there uninterrupted alone",
+        0,
+        0,
+    ),
+    "a move's epoch": (
+        [
+            "INSERT INTO sweeper_epochs (trial_id, epoch, metrics, seconds, reported_at, delivered) "
+            "SELECT id, 1, '{}', 1.0, 1.0, 1 FROM sweeper_trials WHERE number = 100001"
+        ],
+        [],
+        "trial 100001: epoch 1 is in the catalog, beyond its last, 0",
+        1,
+        1,
+    ),
+    "a winner without a verdict": (
+        ["UPDATE sweeper_studies SET winner = json_remove(winner, '$.verdict')"],
+        [],
+        "the study's winner was chosen without a verdict on the finalists",
+        0,
+        0,
+    ),
     "a complete trial without weights": (
         [f"DELETE FROM sweeper_weights WHERE {ROW_1}"],
         [],
@@ -295,7 +339,7 @@ BREAKS: dict[str, tuple[list[str], list[str], str, int, int]] = {
 
 def test_a_study_that_ran_well_is_found_well(finished: Finished) -> None:
     assert finished.check() == Findings()
-    assert sorted(finished.snapshot.epochs) == [0, 1, 2]
+    assert sorted(finished.snapshot.epochs) == [0, 1, 2, *MOVES]
     assert finished.snapshot.trained == 3 * EPOCHS * finished.batches_per_epoch
 
 
@@ -356,8 +400,8 @@ def test_only_what_was_finished_must_not_be_trained_again(finished: Finished) ->
 
 def test_training_what_no_trial_is_is_found(finished: Finished) -> None:
     with finished.place.trained.open("a") as log:
-        log.write("0.5 1 1\n")
-    assert finished.check().violations == [f"a model with {MARK} 0.5 was trained, which no trial has"]
+        log.write("3 1 1\n")
+    assert finished.check().violations == ["trial 3: it was trained, and is not in the catalog"]
 
 
 def test_a_trial_that_is_gone_is_found(finished: Finished) -> None:
@@ -367,7 +411,7 @@ def test_a_trial_that_is_gone_is_found(finished: Finished) -> None:
 
 def test_what_differs_from_the_uninterrupted_twin_is_found(finished: Finished) -> None:
     twin = finished.twin
-    other = {**twin.params, 1: {**twin.params[1], MARK: 0.5}}
+    other = {**twin.params, 1: {**twin.params[1], "train.optimizer.lr": 0.5}}
     found = finished.check(twin=dataclasses.replace(twin, params=other))
     assert found.violations == ["trial 1: sampled otherwise than in an uninterrupted study"]
     other_metrics = {**twin.metrics, 1: {**twin.metrics[1], 2: {"validation.loss": 0.5}}}

@@ -34,7 +34,7 @@ def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
     [
         Plan(SEED, 0, "guided", False, False, False, False, ("orchestrator", "bomb", "mlflow", "sigterm")),
         Plan(SEED, 1, "guided", False, True, False, False, ("postgres", "two-starts", "ctrl-c")),
-        Plan(SEED, 2, "wide", True, False, False, False, ("worker", "orchestrator")),
+        Plan(SEED, 2, "finished", True, False, False, False, ("worker", "orchestrator")),
     ],
     ids=["in one process", "PostgreSQL", "Ray"],
 )
