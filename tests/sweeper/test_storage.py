@@ -7,19 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.catalog import Catalog, StudyRow, WeightsRow
+from sweeper.catalog import Catalog, Role, StudyRow, WeightsRow
+from sweeper.finish.board import read_board
 from sweeper.storage import (
     Freed,
     Removable,
     best_trials,
     collect,
     enough,
+    ingredients,
     keep_resume_points,
     removables,
     remove_leftovers,
 )
-from sweeper.study_file import Storage, size_bytes
+from sweeper.study_file import Finish, Storage, size_bytes
 from sweeper.study_folder import StudyFolder
+from trials.recipe import Recipe
 from trials.result import WeightsFile
 
 METRIC = "validation.accuracy"
@@ -94,6 +97,35 @@ def study(tmp_path: Path) -> Iterator[tuple[Catalog, StudyRow]]:
     catalog = Catalog(f"sqlite:///{tmp_path / 'a.db'}")
     yield catalog, catalog.add_study("small", digest="d", text="", metric=METRIC, trials_asked=4)
     catalog.close()
+
+
+def test_all_is_needed_that_finishing_may_be_made_of(study: tuple[Catalog, StudyRow]) -> None:
+    """The best two of the best one's architecture, the best two of any, the best average; and what was made."""
+    catalog, row = study
+    said = [(0, "wide", 0.9), (1, "slim", 0.8), (2, "slim", 0.7), (3, "wide", 0.6), (4, "wide", 0.5), (5, "slim", 0.4)]
+    for number, build, value in said:
+        recipe = Recipe.model_validate({"data": {"source": "digits"}, "model": {"build": f"my:{build}"}})
+        _end(catalog, row, number, recipe, raw=value, **({"ema": 0.41} if number == 5 else {}))
+    _end(catalog, row, 100_000, recipe, soup=0.1)
+    needed = ingredients(read_board(catalog, row, Finish(pool=2), seed=0))
+    trials = {int(path.split("/")[1]) for path in needed}
+    # An ensemble may be of any architecture.
+    assert trials == {0, 1, 3, 5, 100_000}
+
+
+def _end(catalog: Catalog, row: StudyRow, number: int, recipe: Recipe, **values: float) -> None:
+    content = recipe.model_dump(mode="json")
+    role: Role = "search" if number < 100_000 else "move"
+    trial = catalog.add_trial(row.id, number, params={}, recipe=content, role=role)
+    kept = [
+        (
+            WeightsFile(kind=kind, path="", metrics={METRIC: value}, epoch=1, bytes=1, sha256="s"),  # type: ignore[arg-type]
+            f"trials/{number:04d}/weights/{kind}.safetensors",
+            value,
+        )
+        for kind, value in values.items()
+    ]
+    catalog.end_trial(trial.id, "complete", value=0.5, weights=kept)
 
 
 def test_what_the_catalog_does_not_name_goes_but_for_a_trial_that_goes_on(

@@ -14,12 +14,15 @@ from fake_finishing import ENSEMBLE, LONGER, SOUP
 from rich.console import Console
 
 from sweeper.catalog import Catalog, StudyRow, TrialRow, WeightsRow
-from sweeper.errors import StudyError
+from sweeper.doctor.examine import examine
+from sweeper.errors import StudyError, StudyFailed
 from sweeper.extend import extend
 from sweeper.retry import retry
+from sweeper.search import Search
 from sweeper.settings import Settings, load_settings
 from sweeper.show import describe_study, list_studies, print_studies
 from sweeper.start import start
+from sweeper.study import load_study
 from sweeper.tracking import Tracker
 from sweeper.widen import add_trials
 
@@ -181,6 +184,31 @@ def test_only_trials_of_the_search_are_extended(life: Life) -> None:
         life(extend, "small", epochs=2, numbers=[soup])
     with pytest.raises(StudyError, match="--trials: found 5, expected at most 4"):
         life(extend, "small", epochs=2, trials=5)
+
+
+def test_each_record_tells_the_same_of_what_the_search_does_not_know_of(life: Life) -> None:
+    begin(life, "average: {trunk_epochs: 1}\n" + FINISH)
+
+    def disagreeing() -> list[str]:
+        seen = examine(life.catalog, life.row, life.settings, runs_now=False)
+        assert seen.checked["trials"] == len(life.trials())
+        return [finding.where for finding in seen.findings]
+
+    nothing_but_the_package = ["winner"]  # fake weights make none
+    assert disagreeing() == nothing_but_the_package
+    life.catalog.set_study(life.row.id, state="stopped")
+    with closing(Search(load_study(life.file), life.settings.database_url, "small")) as search:
+        search.ask()
+        search.ask()
+    assert disagreeing() == nothing_but_the_package, "both may wait for their trunk"
+    [soup] = [row for row in life.catalog.weights(life.row.id) if row.trial == life.moves()["greedy soup"].number]
+    life.settings.home.joinpath("studies/small", soup.path).unlink()
+    assert sorted(disagreeing()) == sorted([soup.path, *nothing_but_the_package])
+
+
+def test_a_study_whose_trunks_all_fail_alike_is_stopped(life: Life) -> None:
+    with pytest.raises(StudyFailed, match=r"all trials so far \(3\) failed alike: ValueError: no such column"):
+        begin(life, "average: {trunk_epochs: 1}", train="fake_training:always_raises")
 
 
 def test_the_trials_that_were_asked_for_are_counted_and_the_others_said_to_be_what_they_are(life: Life) -> None:
