@@ -64,17 +64,18 @@ sys.addaudithook(_look)  # there is no way to take it away again
 
 
 @contextmanager
-def watched(folder: Path, album: Path) -> Iterator[Camera]:
-    """A camera that works until the block ends."""
+def watched(folder: Path, album: Path, *, commits_alone: bool = False) -> Iterator[Camera]:
+    """A camera that works until the block ends; if wanted it looks before commits alone, at whatever has changed."""
     camera = Camera(folder, album)
 
     def before_commit(_: Any) -> None:
         camera.shoot()
 
     sa.event.listen(sa.engine.Engine, "commit", before_commit)
-    _watching.append(camera)
+    watching = [] if commits_alone else _watching
+    watching.append(camera)
     try:
         yield camera
     finally:
-        _watching.remove(camera)
+        watching.remove(camera)
         sa.event.remove(sa.engine.Engine, "commit", before_commit)

@@ -99,8 +99,32 @@ def test_an_extension_killed_before_any_write_ends_as_if_it_had_not_been(
         assert _continued(Bench(copy, fakes), study_file) == expected, copy.name
 
 
-def _continued(bench: Bench, study_file: Path) -> dict[str, Any]:
-    bench.run(study_file, "eventful_training:eventful")
+@pytest.mark.slow
+def test_a_study_killed_before_any_write_is_finished_as_if_it_had_not_been(
+    tmp_path: Path, fakes: Path, write_study: WriteStudy
+) -> None:
+    file = write_study(trials=2, epochs=2)
+    file.write_text(file.read_text() + "average: {trunk_epochs: 1}\nfinish: {finalists: 2, seeds: 1}\n")
+    whole = Bench(tmp_path / "whole", fakes)
+    whole.folder.mkdir()
+    # The files come and go as those of the study above.
+    with watched(whole.folder, tmp_path / "killed", commits_alone=True) as camera:
+        whole.run(file, "fake_finishing:finishing")
+    expected = _story(whole)
+    ends = Counter((trial["role"], trial["state"]) for trial in expected["trials"])
+    assert ends == {
+        ("search", "complete"): 2,
+        ("trunk", "complete"): 2,
+        ("move", "complete"): 4,
+        ("seed", "complete"): 3,
+    }
+    assert len(camera.copies) > 40
+    for copy in camera.copies:
+        assert _continued(Bench(copy, fakes), file, "fake_finishing:finishing") == expected, copy.name
+
+
+def _continued(bench: Bench, study_file: Path, train: str = "eventful_training:eventful") -> dict[str, Any]:
+    bench.run(study_file, train)
     story = _story(bench)
     shutil.rmtree(bench.folder)
     return story
@@ -116,6 +140,7 @@ def _story(bench: Bench) -> dict[str, Any]:
         trials = [
             {
                 "number": trial.number,
+                "role": trial.role,
                 "state": trial.state,
                 "value": trial.value,
                 "reason": trial.reason,
