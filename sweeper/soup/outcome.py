@@ -62,13 +62,25 @@ class Outcome:
         return [attempt.made for attempt in self.attempts if attempt.made is not None]
 
     @property
-    def best(self) -> Made:
+    def leading(self) -> Made:
         """What is best on the selection split; where values are equal, by the loss, and then the single model."""
+        return self._best_of(self.made)
+
+    @property
+    def best(self) -> Made:
+        """What is handed over: the best on the selection split of what has lost nothing on the confirmation split."""
+        return self._best_of([made for made in self.made if self.confirmed_gain(made) >= 0])
+
+    def _best_of(self, several: list[Made]) -> Made:
         sign = -1.0 if METRICS[self.metric] == "maximize" else 1.0
         return min(
-            (self.single, *(made for made in self.made if not made.alone)),
+            (self.single, *(made for made in several if not made.alone)),
             key=lambda made: (sign * made.metrics[self.metric], made.metrics.get("validation.loss", 0.0)),
         )
+
+    def confirmed_gain(self, made: Made) -> float:
+        """By how much it is better than the single model on the confirmation split; 0 where none is set aside."""
+        return 0.0 if self.confirmation is None else gain(made, self.single, self.metric, self.confirmation)
 
     @property
     def confirmation(self) -> str | None:
@@ -110,22 +122,27 @@ def remarks(outcome: Outcome) -> list[str]:
 
 def judgement(outcome: Outcome) -> str:
     """Whether averaging was worth it, in a sentence."""
-    best, single, metric = outcome.best, outcome.single, outcome.metric
+    best, leading, single, metric = outcome.best, outcome.leading, outcome.single, outcome.metric
     short = metric.removeprefix("validation.")
-    if best is single:
+    if leading is single:
         return f"no mean of several is better than {single.notes[0]} on the selection split"
-    amount = _gain(best, single, metric)
+    if best is single:
+        chosen, lost = gain(leading, single, metric), -outcome.confirmed_gain(leading)
+        return (
+            f"the {leading.way} gained {figure(chosen)} in {short} over {single.notes[0]} on the selection split, "
+            f"which chose it, and lost {figure(lost)} on the confirmation split: the single model is handed over"
+        )
+    amount = gain(best, single, metric)
     said = f"the {best.way} gained {figure(amount)} in {short} over {single.notes[0]} on the selection split"
     if amount == 0:
         said = f"the {best.way} is as good in {short} as {single.notes[0]} on the selection split, at a lower loss"
     if outcome.confirmation is None:
         return said + ", which chose it"
-    confirmed = _gain(best, single, metric, outcome.confirmation)
-    word = "gained" if confirmed >= 0 else "lost"
-    return f"{said}, which chose it; on the confirmation split it {word} {figure(abs(confirmed))}"
+    return f"{said}, which chose it; on the confirmation split it gained {figure(outcome.confirmed_gain(best))}"
 
 
-def _gain(made: Made, single: Made, metric: str, of: str | None = None) -> float:
+def gain(made: Made, single: Made, metric: str, of: str | None = None) -> float:
+    """By how much it is better than the single model, positive where better."""
     sign = 1.0 if METRICS[metric] == "maximize" else -1.0
     return sign * (made.metrics[of or metric] - single.metrics[of or metric])
 

@@ -284,15 +284,23 @@ def outcome_of(single: Made, *made: Made, metric: str = METRIC) -> Outcome:
     return Outcome(("a", "b"), metric, single, tuple(Attempt(each.way, each, each.notes) for each in made))
 
 
-def test_the_best_is_chosen_on_the_selection_split_alone() -> None:
-    single = made_of("best single", 0.8, 0.5, confirmed=0.9)
-    better = made_of("greedy soup", 0.9, 0.6, confirmed=0.7)
+def test_the_best_on_the_selection_split_is_handed_over_unless_it_loses_on_the_confirmation_split() -> None:
+    single = made_of("best single", 0.8, 0.5, confirmed=0.7)
+    better = made_of("greedy soup", 0.9, 0.6, confirmed=0.75)
     assert outcome_of(single, better).best is better
     assert judgement(outcome_of(single, better)) == (
         "the greedy soup gained 0.1000 in accuracy over what it is on the selection split, which chose it; on the "
-        "confirmation split it lost 0.2000"
+        "confirmation split it gained 0.0500"
     )
     assert outcome_of(single, better, metric="validation.loss").best is single
+    lucky = made_of("uniform soup", 0.95, 0.6, confirmed=0.6)
+    assert outcome_of(single, better, lucky).best is better
+    assert outcome_of(single, lucky).best is single
+    assert judgement(outcome_of(single, lucky)) == (
+        "the uniform soup gained 0.1500 in accuracy over what it is on the selection split, which chose it, and lost "
+        "0.1000 on the confirmation split: the single model is handed over"
+    )
+    single = made_of("best single", 0.8, 0.5)
     assert outcome_of(single, made_of("soup", 0.8, 0.5)).best is single, "as good is not better"
     lower = made_of("soup", 0.8, 0.4)
     assert outcome_of(single, lower).best is lower
