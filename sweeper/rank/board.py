@@ -62,7 +62,10 @@ def print_board(name: str, metric: str, rows: Sequence[Mapping[str, Any]], conso
     lower = " (lower is better)" if METRICS[metric] == "minimize" else ""
     head = f"leaderboard of {name}: {metric}{lower} on the selection split"
     console.print(head, markup=False, highlight=False, soft_wrap=True)
-    others = sorted({key for row in rows for key in row["metrics"]} - {metric})
+    found = {key for row in rows for key in row["metrics"]} - {metric}
+    confirmed = metric.replace("validation.", "confirm.", 1)
+    # What was set aside is of interest by the study's metric; the rest of it is for programs (`--json`).
+    others = [*([confirmed] if confirmed in found else []), *sorted(key for key in found if key[:8] != "confirm.")]
     timed = any(row["latency_ms"] is not None for row in rows)
     table = Table(box=None)
     for column in ("", "weights", "trial", "role", metric.removeprefix("validation."), *map(_short, others)):
