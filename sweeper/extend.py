@@ -114,10 +114,7 @@ def _chosen(catalog: Catalog, row: StudyRow, count: int, numbers: Sequence[int])
     for number in numbers:
         if number not in order:
             known = ", ".join(map(str, sorted(order)))
-            raise StudyError(
-                f"--trial: found {number}, expected a complete trial that the search of study {row.name!r} asked for: "
-                f"{known}"
-            )
+            raise StudyError(f"--trial: found {number}, expected a complete trial of study {row.name!r}: {known}")
     if not numbers and count > len(order):
         raise StudyError(
             f"--trials: found {count}, expected at most {len(order)}: so many trials of study {row.name!r} are complete"

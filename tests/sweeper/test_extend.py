@@ -23,7 +23,7 @@ from sweeper.cli import main
 from sweeper.errors import StudyError, StudyFailed
 from sweeper.extend import extend
 from sweeper.lease import Lease
-from sweeper.publish import pull
+from sweeper.pull import pull
 from sweeper.runner import set_threads
 from sweeper.settings import Settings, load_settings
 from sweeper.slots import cores
@@ -301,7 +301,7 @@ def test_the_life_of_a_study_that_is_extended_again_and_again(life: Life, tmp_pa
     assert (life.winner["test_looks"], life.winner["model_version"]) == (2, "2")
     assert life.runs()["small"].data.metrics["winner.test_looks"] == 2
     assert any(line.endswith(", looked at 2 times") for line in lines)
-    record = pull(life.catalog, "small", life.folder, tmp_path / "best")
+    record = pull(life.catalog, "small", life.folder, tmp_path / "best").record
     load_model(tmp_path / "best")
     assert record == life.winner
 

@@ -180,7 +180,9 @@ def test_the_best_trial_of_the_search_is_extended_and_what_it_is_in_is_made_anew
 def test_only_trials_of_the_search_are_extended(life: Life) -> None:
     begin(life)
     soup = life.moves()["greedy soup"].number
-    with pytest.raises(StudyError, match=r"--trial: found 10000\d, expected a complete trial that the search"):
+    with pytest.raises(
+        StudyError, match=r"--trial: found 10000\d, expected a complete trial of study 'small': 0, 1, 2, 3$"
+    ):
         life(extend, "small", epochs=2, numbers=[soup])
     with pytest.raises(StudyError, match="--trials: found 5, expected at most 4"):
         life(extend, "small", epochs=2, trials=5)
