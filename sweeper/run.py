@@ -202,7 +202,8 @@ def _begin(sweep: Sweep, proposed: Proposal | TrialRow) -> None:
     is_extended = bool(recipe.extensions) and row.role == "search"
     extended_after = recipe.extensions[-1].after_epochs if is_extended else 0
     after_epochs = max(extended_after, sweep.known_epochs.get(row.number, 0))
-    sweep.progress.started(row.number, row.params, recipe.epochs, after_epochs)
+    epochs = recipe.epochs if recipe.assembly is None else 0
+    sweep.progress.started(row.number, row.params, epochs, after_epochs)
 
 
 def _running_row(sweep: Sweep, ready: Proposal | TrialRow) -> TrialRow:

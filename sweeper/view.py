@@ -27,6 +27,7 @@ STYLES = {"complete": "green", "pruned": "yellow", "failed": "red"}
 class _Trial:
     params: Mapping[str, Any]
     epochs: int
+    """To train; 0 where something is made of weights, without training."""
     epoch: int = 0
     seen: int = 0
     """Epochs reported since this process began to watch: a continued trial has more behind it."""
@@ -139,7 +140,7 @@ class LineView:
     def tick(self) -> None:
         if time.monotonic() - self._spoke_at >= LINE_SECONDS:
             running = ", ".join(
-                f"trial {number:04d} epoch {trial.epoch}/{trial.epochs}"
+                f"trial {number:04d}" + (f" epoch {trial.epoch}/{trial.epochs}" if trial.epochs else "")
                 for number, trial in sorted(self._board.running.items())
             )
             self._say(f"{self._board.summary()}: {running}" if running else self._board.summary())
@@ -210,8 +211,8 @@ class LiveView:
                 left = trial.left_seconds
                 table.add_row(
                     f"{number:04d}",
-                    f"{trial.epoch}/{trial.epochs}",
-                    ProgressBar(total=trial.epochs, completed=trial.epoch, width=12),
+                    f"{trial.epoch}/{trial.epochs}" if trial.epochs else "",
+                    ProgressBar(total=trial.epochs, completed=trial.epoch, width=12) if trial.epochs else "",
                     "" if trial.value is None else figure(trial.value),
                     "" if left is None else clock(left),
                     describe(trial.params),

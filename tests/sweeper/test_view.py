@@ -39,6 +39,23 @@ def test_a_pipe_gets_plain_lines() -> None:
     ]
 
 
+def test_what_the_search_did_not_ask_for_is_counted_apart_and_what_is_not_trained_has_no_epochs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(view, "LINE_SECONDS", 0.0)
+    out = io.StringIO()
+    with open_view(Console(file=out, width=40), _board()) as lines:
+        lines.started(100_000, {"move": "greedy soup"}, 0)
+        lines.tick()
+        lines.ended(100_000, "complete", 0.9, None)
+    assert out.getvalue().splitlines() == [
+        "trial 100000 started: move=greedy soup",
+        "0/4 trials, 1 running: trial 100000",
+        "trial 100000 complete: validation.accuracy 0.9000",
+        "0/4 trials, 0 running, 1 trained or made beside them, best validation.accuracy 0.9000 (trial 100000)",
+    ]
+
+
 def test_what_is_continued_are_trials_and_not_their_faults() -> None:
     """Twice the same trial, one with a smaller micro-batch, and one that was known before."""
     out, board = io.StringIO(), _board()
