@@ -40,8 +40,8 @@ def publish_winner(
     """Look at the test split with the winner, once, and pack it into a folder of its own.
 
     Returns what the catalog keeps of it: kind, trial, path, sha256, selection and test metrics, number of the package,
-    and each look at the test split with a winner of this study: how many, when, with which weights. Weights whose scores the catalog holds
-    already are not looked at a second time.
+    and each look at the test split with a winner of this study: how many, when, with which weights. Weights whose
+    scores the catalog holds already are not looked at a second time.
 
     Args:
         catalog: keeps the record.
