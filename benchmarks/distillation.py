@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.distillation HOME STUDY --seeds 3
 
-STUDY is a finished one, in HOME, whose `finish` made a student and compared it (`distil: {compare: true}`): both recipes
+STUDY is a finished one, in HOME, whose `finish` compared a student (`distil: {compare: true}`): both of its recipes
 are trained again from the same seeds, and scored on the examples that nothing was chosen on. A gain is paired by seed.
 """
 
