@@ -82,7 +82,8 @@ class Records:
             "curves": [(epoch.trial_id, epoch.epoch, epoch.metrics) for epoch in self.epochs()],
             "recipes": [trial.recipe for trial in self.catalog.trials(study.id)],
             "weights": self.catalog.weights(study.id),
-            "winner": {name: said for name, said in winner.items() if name != "model_version"},
+            "winner": {name: said for name, said in winner.items() if name not in ("model_version", "looks")},
+            "looks": [look["sha256"] for look in winner["looks"]],
             "state": study.state,
         }
 
