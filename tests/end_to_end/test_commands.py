@@ -244,6 +244,7 @@ def test_help_of_the_whole_names_all_commands(sweeper: SweeperCommand) -> None:
         "rm",
         "init",
         "schema",
+        "soup",
     }
     listed = [line for line in done.stdout.split("Commands:\n")[1].splitlines() if line[2:3].strip()]
     assert [line.split()[0] for line in listed] == sorted(main.commands)

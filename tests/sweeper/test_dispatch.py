@@ -47,7 +47,7 @@ class Quiet:
     """Nobody watches."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *_: None
+        return lambda *_, **__: None
 
 
 def _run(file: Path, workers: Workers, fakes: Path, folder: Path) -> tuple[list[TrialRow], dict[int, list[int]]]:

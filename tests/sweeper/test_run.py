@@ -279,6 +279,8 @@ def test_ctrl_c_stops_a_study_whose_database_is_away(
     assert [trial.state.name for trial in bench.history()] == ["COMPLETE"] * 2
 
 
+# The trial's thread is ended wherever it is, which may be between opening a file and closing it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_ctrl_c_stops_a_study_whose_workers_end_with_it(
     bench: Bench, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -156,7 +156,7 @@ def test_a_request_may_overtake_the_start_and_concerns_one_trial(tmp_path: Path,
     [
         ("diverges", "diverged", "Diverged: loss is nan at epoch 1, step 3"),
         ("needs_too_much", "out_of_memory", "OutOfMemory: cpu: not enough memory"),
-        ("fills_the_disk", "no_space", "NoSpace: {folder}: No space left on device"),
+        ("fills_the_disk", "no_space", "NoSpace: {folder}: No space left on device; make room, then start again"),
         ("does_not_fit_the_data", "raised", "TrialError: model.build: linear takes no images"),
     ],
 )
