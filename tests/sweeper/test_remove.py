@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,13 @@ class Home:
         self.start()
 
     def start(self) -> int:
-        return start(self.file, self.settings, Console(file=io.StringIO()), in_process=True, train=TRAIN)
+        try:
+            return start(self.file, self.settings, Console(file=io.StringIO()), in_process=True, train=TRAIN)
+        finally:
+            # A command's process takes its tracker along when it ends; here it would go on telling MLflow of the study.
+            for thread in threading.enumerate():
+                if thread.name == "tracker":
+                    thread.join()
 
     def remove(self, confirm: Callable[[str], bool] = lambda _: True, *, in_mlflow: bool = False) -> int:
         return remove("small", self.settings, self.console, confirm, in_mlflow=in_mlflow)
