@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from sweeper.catalog import TrialRow, WeightsRow
 from sweeper.errors import StudyError
+from sweeper.view import counted
 
 MOST_TRIALS_NAMED = 10
 """Trials are named up to this many."""
@@ -62,5 +63,5 @@ def _there(ranked: Sequence[WeightsRow], trials: Mapping[int, TrialRow]) -> str:
     numbers = sorted({row.trial for row in ranked})
     named = [f"trial:{number}" for number in numbers[:MOST_TRIALS_NAMED]]
     more = len(numbers) - len(named)
-    there = [kind for kind in KINDS if kind in kinds] + named + ([f"{more} more trials"] if more else [])
+    there = [kind for kind in KINDS if kind in kinds] + named + ([counted(more, "more trials")] if more else [])
     return ", ".join(there) or "nothing yet"
