@@ -142,3 +142,8 @@ def pack(
 def _as_validation(scores: Mapping[str, float]) -> dict[str, float]:
     """Scores on the selection split by the names that reports use."""
     return {name.replace("selection.", "validation.", 1): value for name, value in scores.items()}
+
+
+def of_split(split: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those metrics of weights that are of one split: ``validation`` or ``confirm``."""
+    return {name: value for name, value in metrics.items() if name.startswith(f"{split}.")}

@@ -17,7 +17,7 @@ from sweeper.export.forms import FORMS
 from sweeper.export.verify import Answers, compare, fresh_answers
 from sweeper.model_card import with_use
 from sweeper.provenance import git_state
-from sweeper.publish import check_digest, pack, requirements
+from sweeper.publish import check_digest, of_split, pack, requirements
 from sweeper.rank.choice import choose
 from sweeper.rank.leaderboard import leaderboard
 from sweeper.study_folder import StudyFolder
@@ -119,8 +119,8 @@ def _fill(
                 "path": row.path,
                 "sha256": row.sha256,
                 "metric": study.metric,
-                "selection": _of_split("validation", row.metrics),
-                "confirmation": _of_split("confirm", row.metrics),
+                "selection": of_split("validation", row.metrics),
+                "confirmation": of_split("confirm", row.metrics),
                 "title": choice.title,
             }
             pack(package, study, record, recipe, weights, git_state(Path(study.file).parent))
@@ -131,10 +131,6 @@ def _fill(
     shutil.copytree(winner, package)
     check_digest(package / "weights.safetensors", study.winner["sha256"])
     return "the winner", study.winner
-
-
-def _of_split(split: str, metrics: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name.startswith(f"{split}.")}
 
 
 def _examples(package: Path, *, may_be_gone: bool) -> tuple[Tensor | None, str | None]:

@@ -270,6 +270,8 @@ def _complete(sweep: Sweep, event: Completed) -> None:
         "peak_memory_bytes": result.peak_memory_bytes,
         "skipped_steps": result.skipped_steps,
         **({"shares": list(result.shares)} if result.shares else {}),
+        # Found by a range test, it is not the recipe's: an extension falls from a share of it.
+        **({"lr": result.lr} if trial.row.recipe["train"]["lr_finder"] is not None else {}),
         "notes": "; ".join(result.notes),
         "weights": {
             f"weights.{file.kind}.{name}": value for file in result.weights for name, value in file.metrics.items()

@@ -197,7 +197,8 @@ class Finish(Section):
     """How they are spent: on more epochs for the best trial, on short branches of it that are then averaged, on a
     student of the ensemble. [arXiv:2203.05482; arXiv:1503.02531]"""
     pool: Annotated[int, Field(ge=2)] = 5
-    """The best so many trials are the ingredients of soups and ensembles. [arXiv:2203.05482]"""
+    """The best so many trials are the ingredients of soups and ensembles. A soup is made of at most 8 of the weights
+    that they have kept. [arXiv:2203.05482]"""
     ensemble_size: Count = 5
     """Most models in an ensemble. [Caruana et al., ICML 2004]"""
     barrier_tolerance: NotNegative = 0.2

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 
 from trials.assembled import Assembled
 from trials.average.barrier import BARRIERS, barrier_matrix, draw_barriers, kept_apart
-from trials.average.soup import SOUP, greedy_soup, mean_of_files
+from trials.average.soup import greedy_soup, mean_of_files
 from trials.checkpoint import TrialFolder, write_weights
 from trials.data import Split, Splits
 from trials.device import on_model_device
-from trials.disk import remove
 from trials.errors import TrialError
 from trials.fit.evaluate import evaluate
 from trials.keep import refresh_from_training_split, validation_metrics
@@ -43,20 +42,19 @@ def make_soup(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.d
         pot.fill(read_kept(kept, where.root, _KEY), kept)
     paths = [path_of(kept, where.root) for kept in assembly.ingredients]
     accepted, notes = _sorted_out(assembly, paths, pot, where)
-    folder = where.weights
-    folder.mkdir(exist_ok=True)
+    # The mean lies where the soup will, which takes its place once batch norm is measured.
+    soup = where.kept_weights("soup")
+    soup.parent.mkdir(exist_ok=True)
     chosen = accepted
     if isinstance(assembly, GreedySoup):
-        taken, soup = greedy_soup([paths[index] for index in accepted], pot.worth, recipe.metric, folder)
+        taken, mean = greedy_soup([paths[index] for index in accepted], pot.worth, recipe.metric, soup.parent)
+        assert mean == soup, "both are called soup.safetensors"
         chosen = tuple(accepted[index] for index in taken)
     else:
-        soup = folder / SOUP
         mean_of_files([paths[index] for index in accepted], soup)
     pot.fill(unpacked_weights(soup.read_bytes())[0])
     pot.refresh()
-    write_weights(where.kept_weights("soup"), pot.model.state_dict())
-    if soup != where.kept_weights("soup"):
-        remove(soup)
+    write_weights(soup, pot.model.state_dict())
     inside = ", ".join(assembly.ingredients[index].name for index in chosen)
     alone = ": no mean with another was as good" if len(chosen) == 1 else ""
     return Assembled("soup", (f"{len(chosen)} of {len(paths)} ingredients are in the soup: {inside}{alone}", *notes))

@@ -58,9 +58,21 @@ class Board:
         """The trial that a step became, if it was begun."""
         return self._by_recipe.get(identity(step.recipe_json()))
 
+    @cached_property
+    def _by_trial(self) -> Mapping[int, list[WeightsRow]]:
+        grouped: dict[int, list[WeightsRow]] = {}
+        for row in rank(self.weights, self.metric):
+            grouped.setdefault(row.trial, []).append(row)
+        return grouped
+
+    @cached_property
+    def _recipes(self) -> dict[int, Recipe]:
+        """Those that were asked for."""
+        return {}
+
     def left(self, number: int) -> list[WeightsRow]:
         """The weights that a trial left, best first."""
-        return rank([row for row in self.weights if row.trial == number], self.metric)
+        return self._by_trial.get(number, [])
 
     def raw(self, number: int) -> WeightsRow | None:
         """The weights of a trial as they were trained."""
@@ -68,7 +80,9 @@ class Board:
 
     def recipe(self, number: int) -> Recipe:
         """What a trial was trained by."""
-        return Recipe.model_validate_json(json.dumps(self.by_number[number].recipe))
+        if number not in self._recipes:
+            self._recipes[number] = Recipe.model_validate_json(json.dumps(self.by_number[number].recipe))
+        return self._recipes[number]
 
     def has_ended(self, steps: Sequence[Step]) -> bool:
         """Whether all of them have been tried."""

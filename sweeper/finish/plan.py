@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from sweeper.catalog import TrialRow
 from sweeper.finish.board import Board, Step, kept
+from sweeper.finish.trunk import trunk_seed
 from sweeper.finish.ways import (
     AVERAGE,
     ENSEMBLES,
@@ -109,7 +110,7 @@ def _fresh_trunk(board: Board, number: int, seed: int) -> Step | None:
     trunk = _trunk_of(board, board.recipe(number).start)
     if trunk is None:
         return None
-    drawn = derive_seed(board.seed, "trunk", trunk.params["trunk"], seed)
+    drawn = trunk_seed(board.seed, trunk.params["trunk"], seed)
     recipe = board.recipe(trunk.number).model_copy(update={"seed": drawn})
     return Step("trunk", {**trunk.params, "seed": seed}, recipe)
 

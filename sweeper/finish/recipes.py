@@ -11,14 +11,14 @@ from trials.recipe import Cosine, GreedyEnsemble, GreedySoup, Member, Recipe, St
 
 MOST_INGREDIENTS = 8
 """Of a soup: each is measured against each."""
-OWN = {"extensions": (), "start": None, "teacher": None, "assembly": None}
+_OWN = {"extensions": (), "start": None, "teacher": None, "assembly": None}
 """What a recipe does not hand on."""
 
 
-def _handed_on(recipe: Recipe, **changed: object) -> Recipe:
+def handed_on(recipe: Recipe, **changed: object) -> Recipe:
     """The recipe with changes, and without what is its trial's own: a trunk too, which is not taken twice."""
     average = recipe.average.model_copy(update={"trunk_epochs": 0})
-    return recipe.model_copy(update={**OWN, "average": average, **changed})
+    return recipe.model_copy(update={**_OWN, "average": average, **changed})
 
 
 def soup(board: Board, ingredients: Sequence[WeightsRow], seed: int, *, greedy: bool) -> Recipe:
@@ -30,7 +30,7 @@ def soup(board: Board, ingredients: Sequence[WeightsRow], seed: int, *, greedy: 
         if greedy
         else UniformSoup(name="uniform_soup", ingredients=files, barrier_tolerance=tolerance)
     )
-    return _handed_on(board.recipe(ingredients[0].trial), seed=seed, assembly=made)
+    return handed_on(board.recipe(ingredients[0].trial), seed=seed, assembly=made)
 
 
 def ensemble(board: Board, members: Sequence[WeightsRow], seed: int, *, greedy: bool) -> Recipe:
@@ -41,7 +41,7 @@ def ensemble(board: Board, members: Sequence[WeightsRow], seed: int, *, greedy: 
         if greedy
         else TopEnsemble(name="top_ensemble", members=chosen, most=most)
     )
-    return _handed_on(board.recipe(members[0].trial), seed=seed, assembly=made)
+    return handed_on(board.recipe(members[0].trial), seed=seed, assembly=made)
 
 
 def member(board: Board, row: WeightsRow) -> Member:
@@ -73,7 +73,7 @@ def longer(board: Board, weights: WeightsRow, epochs: int, seed: int, lr: float 
     )
     went_before = (0 if recipe.start is None else recipe.start.epochs) + weights.epoch
     start = Start(weights=kept(weights), epochs=went_before)
-    return _handed_on(recipe, seed=seed, train=train, start=start)
+    return handed_on(recipe, seed=seed, train=train, start=start)
 
 
 def student(board: Board, of: WeightsRow, teacher: WeightsRow | None, epochs: int, seed: int) -> Recipe:
@@ -88,7 +88,7 @@ def student(board: Board, of: WeightsRow, teacher: WeightsRow | None, epochs: in
             hard_fraction=distil.hard_fraction,
         )
     train = recipe.train.model_copy(update={"epochs": epochs})
-    return _handed_on(recipe, seed=seed, train=train, teacher=taught)
+    return handed_on(recipe, seed=seed, train=train, teacher=taught)
 
 
 def chosen_members(board: Board, row: WeightsRow) -> tuple[Member, ...]:

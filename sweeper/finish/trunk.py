@@ -21,15 +21,14 @@ def group(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def trunk_step(recipe: Recipe, number: int, study_seed: int, fresh: int = 0) -> Step:
-    """The trunk of a trial's group, trained by that trial's recipe at a steady learning rate.
+def trunk_seed(study_seed: int, key: str, fresh: int) -> int:
+    """The seed of the trunk of the group ``key``: of the study's own with ``fresh`` 0, else of a fresh one."""
+    return derive_seed(study_seed, "trunk", key, fresh)
 
-    Args:
-        recipe: of the trial.
-        number: of the trial.
-        study_seed: of the study.
-        fresh: which of the fresh seeds it is trained from; 0 for the study's own.
-    """
+
+def trunk_step(recipe: Recipe, number: int, study_seed: int) -> Step:
+    """The trunk of a trial's group, trained by the recipe of the trial ``number`` at a steady learning rate."""
+    key = group(recipe)
     schedule = Constant(name="constant", warmup=0.5 / recipe.average.trunk_epochs)
     model = recipe.model
     start = model.pretrained
@@ -38,10 +37,10 @@ def trunk_step(recipe: Recipe, number: int, study_seed: int, fresh: int = 0) -> 
         model = model.model_copy(update={"pretrained": start.model_copy(update={"unfreeze_after_epochs": None})})
     no_averages = {"ema": None, "swa": None, "early_stop": None, "lr_finder": None, "pictures": False}
     train = recipe.train.model_copy(update={"epochs": recipe.average.trunk_epochs, "schedule": schedule, **no_averages})
-    seed = derive_seed(study_seed, "trunk", group(recipe), fresh)
+    seed = trunk_seed(study_seed, key, 0)
     average = recipe.average.model_copy(update={"best_n": 0, "trunk_epochs": 0})
     trunk = recipe.model_copy(update={"seed": seed, "model": model, "train": train, "average": average})
-    return Step("trunk", {"trunk": group(recipe), "of": number, "seed": fresh}, trunk)
+    return Step("trunk", {"trunk": key, "of": number, "seed": 0}, trunk)
 
 
 def branched(recipe: Recipe, trunk: Start) -> Recipe:

@@ -12,6 +12,7 @@ from sweeper.finish.board import Board
 from sweeper.finish.plan import finalists, replicas
 from sweeper.finish.ways import SINGLE, ways
 from sweeper.rank.leaderboard import figure, rank
+from trials.recipe import Assembly, GreedySoup, UniformSoup
 from trials.result import METRICS
 
 CONFIDENCE = 0.95
@@ -185,8 +186,8 @@ def cost_epochs(board: Board, number: int) -> int:
     return int(trial.facts.get("epochs", 0)) + sum(cost_epochs(board, source) for source in sorted(needed))
 
 
-def _files(assembly: Any) -> list[str]:
-    if hasattr(assembly, "ingredients"):
+def _files(assembly: Assembly) -> list[str]:
+    if isinstance(assembly, UniformSoup | GreedySoup):
         return [file.path for file in assembly.ingredients]
     return [member.weights.path for member in assembly.members]
 

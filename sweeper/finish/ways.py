@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from sweeper.catalog import WeightsRow
 from sweeper.finish import recipes
@@ -91,7 +92,8 @@ def pool(board: Board, *, averaged: bool) -> list[int]:
     alike = architecture if averaged else given
     wanted = alike(board.recipe(best(board)))
     numbers = dict.fromkeys(row.trial for row in board.searched)
-    return [number for number in numbers if alike(board.recipe(number)) == wanted][: board.finish.pool]
+    matching = (number for number in numbers if alike(board.recipe(number)) == wanted)
+    return list(islice(matching, board.finish.pool))
 
 
 def source(board: Board, *, average: bool) -> int | None:
@@ -118,10 +120,10 @@ def _soups(board: Board, replica: Replica) -> dict[str, Step]:
 
 def _ensembles(board: Board, replica: Replica) -> dict[str, Step]:
     rows = _standing(board, replica, pool(board, averaged=False))
-    members = list({row.trial: row for row in reversed(rows)}.values())[::-1]  # the best of each trial
+    best_of = {row.trial: row for row in reversed(rows)}
+    members = [row for row in rows if row is best_of[row.trial]]
     if len(members) < 2:
         return {}
-    members = rank(members, board.metric)
     return {
         way: _step(replica, way, recipes.ensemble(board, members, _seed(board, replica, way), greedy=greedy))
         for way, greedy in ENSEMBLES.items()

@@ -20,9 +20,9 @@ from filelock import FileLock, Timeout
 from sweeper.catalog import Catalog
 from sweeper.errors import StudyError, StudyHeld
 from sweeper.export.verify import Answers, compare, fresh_answers
-from sweeper.finish.recipes import OWN
+from sweeper.finish.recipes import handed_on
 from sweeper.provenance import git_state
-from sweeper.publish import check_digest, pack
+from sweeper.publish import check_digest, of_split, pack
 from sweeper.pull import CHECKED_EXAMPLES
 from sweeper.soup.card import card
 from sweeper.soup.ingredients import (
@@ -37,7 +37,7 @@ from sweeper.soup.ingredients import (
 from sweeper.soup.outcome import SINGLE, Attempt, Made, Outcome
 from sweeper.study_file import Finish
 from trials.errors import DataError, ModelError, NoSpace, OutOfMemory, TrialError
-from trials.recipe import Assembly, GreedyEnsemble, GreedySoup, Member, Recipe, UniformSoup
+from trials.recipe import GreedyEnsemble, GreedySoup, Member, Recipe, UniformSoup
 
 MOST_LETTERS = 100
 """Of the name of the folder in which the work is done."""
@@ -124,7 +124,7 @@ def _workplace(soups: Path, name: str) -> Iterator[Path]:
 
 def _plans(ranked: Sequence[Candidate], examples: Examples, *, ensemble: bool) -> list[_Plan]:
     """The ways to a model of several studies."""
-    best, ways = ranked[0], Finish()
+    best, ways = ranked[0].recipe, Finish()
     picked, refused = pick(ranked, examples, averaged=True)
     soups: dict[str, Recipe | None] = {"uniform soup": None, "greedy soup": None}
     if _of_several(picked):
@@ -132,7 +132,7 @@ def _plans(ranked: Sequence[Candidate], examples: Examples, *, ensemble: bool) -
         tolerance = ways.barrier_tolerance
         uniform = UniformSoup(name="uniform_soup", ingredients=files, barrier_tolerance=tolerance)
         greedy = GreedySoup(name="greedy_soup", ingredients=files, barrier_tolerance=tolerance)
-        soups = {"uniform soup": _recipe(best, uniform), "greedy soup": _recipe(best, greedy)}
+        soups = {"uniform soup": handed_on(best, assembly=uniform), "greedy soup": handed_on(best, assembly=greedy)}
     if _of_several(picked) and share_no_start(picked):
         refused.append("the studies share neither a trunk nor a pretrained start, so that barriers are to be expected")
     plans = [_Plan(way, recipe, tuple(refused)) for way, recipe in soups.items()]
@@ -145,19 +145,13 @@ def _plans(ranked: Sequence[Candidate], examples: Examples, *, ensemble: bool) -
         recipe = None
         if _of_several(picked):
             together = GreedyEnsemble(name="greedy_ensemble", members=members, most=ways.ensemble_size)
-            recipe = _recipe(best, together)
+            recipe = handed_on(best, assembly=together)
         plans.append(_Plan("greedy ensemble", recipe, tuple(refused)))
     return plans
 
 
 def _of_several(picked: Sequence[Candidate]) -> bool:
     return len({candidate.study.name for candidate in picked}) > 1
-
-
-def _recipe(best: Candidate, assembly: Assembly) -> Recipe:
-    """The recipe of the best weights, with what is made of them and others in place of a training."""
-    average = best.recipe.average.model_copy(update={"trunk_epochs": 0})
-    return best.recipe.model_copy(update={**OWN, "average": average, "assembly": assembly})
 
 
 def _attempt(plan: _Plan, single: Made, folder: Path, say: Callable[[str], None]) -> Attempt:
@@ -205,8 +199,8 @@ def _hand_over(outcome: Outcome, single: Candidate, out: Path, answers: Answers,
         "sha256": best.sha256,
         "metric": outcome.metric,
         "title": best.way,
-        "selection": _of_split("validation", best),
-        "confirmation": _of_split("confirm", best),
+        "selection": of_split("validation", best.metrics),
+        "confirmation": of_split("confirm", best.metrics),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
@@ -217,7 +211,3 @@ def _hand_over(outcome: Outcome, single: Candidate, out: Path, answers: Answers,
         held = load_examples(best.recipe, torch.device("cpu")).selection.inputs[:CHECKED_EXAMPLES]
         compare("safetensors", package, package, held, answers, import_paths)
         package.replace(out)
-
-
-def _of_split(split: str, made: Made) -> dict[str, float]:
-    return {name: value for name, value in made.metrics.items() if name.startswith(f"{split}.")}

@@ -114,6 +114,7 @@ def test_other_winners_are_looked_at_and_counted_and_none_is_looked_at_twice_in_
         assert (folder.package(record["package"] - 1) / "weights.safetensors").exists(), "until it is not needed"
     assert looks == [folder.root / row.path for row in (other, other, best, best)]
     assert [record["test_looks"] for record in (first, *records)] == [1, 1, 2, 3]
+    assert [look["path"] for look in records[2]["looks"]] == [first["path"], other.path, best.path], "each is recorded"
     assert records[0]["test"] == records[2]["test"] == first["test"] != records[1]["test"]
 
     card = (folder.package(records[2]["package"]) / "README.md").read_text()

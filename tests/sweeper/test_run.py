@@ -17,6 +17,7 @@ from sweeper.in_process import InProcessWorkers
 from sweeper.runner import Event, Failed
 from sweeper.search import Search
 from sweeper.study import load_study
+from trials.checkpoint import TrialFolder
 from trials.recipe import Recipe
 
 WriteStudy = Callable[..., Path]
@@ -310,3 +311,15 @@ def test_ctrl_c_stops_a_study_whose_workers_end_with_it(
     monkeypatch.undo()
     bench.run(file)
     assert [trial.state.name for trial in bench.history()] == ["COMPLETE"] * 2
+
+
+def test_the_rate_that_a_range_test_found_is_kept_for_whoever_goes_on(bench: Bench, write_study: WriteStudy) -> None:
+    file = write_study(trials=1, epochs=1)
+    file.write_text(file.read_text().replace("epochs: 1", "epochs: 1\n  lr_finder: {steps: 30}"))
+    bench.run(file, "trials.train:run_trial")
+    with closing(bench.catalog()) as catalog:
+        [trial] = catalog.trials(catalog.study("small").id)
+    result = TrialFolder(bench.folder / "studies/small/trials/0000").read_result()
+    assert result is not None
+    assert isinstance(result.lr, float)
+    assert trial.facts["lr"] == result.lr

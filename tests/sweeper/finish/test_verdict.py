@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from catalog_rows import trial_row
 
-from sweeper.catalog import TrialRow, WeightsRow
+from sweeper.catalog import WeightsRow
 from sweeper.finish.board import Board
 from sweeper.finish.plan import next_steps
 from sweeper.finish.verdict import Interval, Verdict, lines, mean_interval, verdict
@@ -30,26 +31,8 @@ class Table:
         """A complete trial; ``worth`` is on the selection and on the confirmation split, by kind."""
         content = recipe.model_dump(mode="json")
         facts = {"epochs": 0 if recipe.assembly else recipe.train.epochs, "shares": [0.5, 0.5]}
-        trial = TrialRow(
-            id=number,
-            study_id=1,
-            number=number,
-            role=role,  # type: ignore[arg-type]
-            state="complete" if worth else "failed",
-            params=params,
-            recipe=content,
-            value=None,
-            reason=None,
-            failure=None,
-            attempts=[],
-            facts=facts,
-            started_at=0.0,
-            ended_at=1.0,
-            run_id=None,
-            described=True,
-            files_delivered=True,
-            delivered=True,
-        )
+        state = "complete" if worth else "failed"
+        trial = trial_row(number, role=role, state=state, params=params, recipe=content, facts=facts)
         kept = [
             WeightsRow(
                 number,

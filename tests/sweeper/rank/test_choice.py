@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from catalog_rows import trial_row
 
 from sweeper.catalog import TrialRow, WeightsRow
 from sweeper.errors import StudyError
@@ -24,26 +25,7 @@ def _row(trial: int, kind: str, value: float) -> WeightsRow:
 
 
 def _trial(number: int, role: str = "search", **params: Any) -> TrialRow:
-    return TrialRow(
-        id=number,
-        study_id=1,
-        number=number,
-        role=role,  # type: ignore[arg-type]
-        state="complete",
-        params=params,
-        recipe={},
-        value=None,
-        reason=None,
-        failure=None,
-        attempts=[],
-        facts={},
-        started_at=0.0,
-        ended_at=None,
-        run_id=None,
-        described=False,
-        files_delivered=False,
-        delivered=False,
-    )
+    return trial_row(number, role=role, params=params)
 
 
 TRIALS = {

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 import pytest
+from catalog_rows import trial_row
 
 from sweeper.catalog import TrialRow, TrialState
 from sweeper.report import learning_curve as module
@@ -17,26 +18,7 @@ ACCURACY, RMSE = "validation.accuracy", "validation.rmse"
 
 def trial(fraction: float | None, value: float | None, state: TrialState = "complete", **params: Any) -> TrialRow:
     sampled = params if fraction is None else {"data.train_fraction": fraction, **params}
-    return TrialRow(
-        role="search",
-        id=0,
-        study_id=0,
-        number=0,
-        state=state,
-        params=sampled,
-        recipe={},
-        value=value,
-        reason=None,
-        failure=None,
-        attempts=[],
-        facts={},
-        started_at=0.0,
-        ended_at=None,
-        run_id=None,
-        described=False,
-        files_delivered=False,
-        delivered=False,
-    )
+    return trial_row(state=state, params=sampled, value=value)
 
 
 def test_a_point_a_share_with_its_best_value_first() -> None:
