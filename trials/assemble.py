@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from trials.assembled import Assembled
+from trials.assembled import Assembled, in_digits
 from trials.average.ensemble import CHOOSERS, Chosen
 from trials.check.size_curve import draw_size_curve
 from trials.checkpoint import TrialFolder
@@ -18,7 +18,7 @@ from trials.data import Splits
 from trials.device import on_model_device
 from trials.ensemble_file import recipe_of_member, write_ensemble
 from trials.errors import TrialError
-from trials.fit.evaluate import accuracy_digits, on_device, predict
+from trials.fit.evaluate import on_device, predict
 from trials.fit.loss import class_scores
 from trials.keep import kept_metrics
 from trials.kept import read_kept
@@ -116,22 +116,18 @@ def _answers(member: Member, recipe: Recipe, where: TrialFolder, splits: Splits,
 def _ensemble_notes(chosen: Chosen, members: tuple[Member, ...], metric: str, count: int) -> tuple[str, ...]:
     """Who is in, what each size is worth, and how that compares with the best single model."""
 
-    def figure(value: float) -> str:
-        return f"{value:.{accuracy_digits(count) + 1}f}" if metric.endswith("accuracy") else f"{value:.5g}"
-
-    curve = ", ".join(f"{size}: {figure(worth.value)}" for size, worth in enumerate(chosen.curve, start=1))
+    values = [in_digits(metric, worth.value, count) for worth in chosen.curve]
+    curve = ", ".join(f"{size}: {value}" for size, value in enumerate(values, start=1))
     by_size = f"{metric} of the mean of so many answers: {curve}"
-    best, first = members[chosen.choices[0]].weights.name, chosen.curve[0]
+    best = members[chosen.choices[0]].weights.name
     shares = sorted(zip(chosen.shares, members, strict=True), key=lambda pair: -pair[0])
     inside = [f"{share:.3g} {member.weights.name}" for share, member in shares if share > 0]
     if len(inside) == 1:
         return f"no mean of several was better than {best} alone, so the ensemble is that one", by_size
-    worth = chosen.curve[chosen.size - 1]
     return (
         f"{len(inside)} of {len(members)} models are in the ensemble, with shares {', '.join(inside)}",
         by_size,
-        f"on the split that chose it, its {metric} is {figure(worth.value)}; that of {best} alone is "
-        f"{figure(first.value)}",
+        f"on the split that chose it, its {metric} is {values[chosen.size - 1]}; that of {best} alone is {values[0]}",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from trials.assembled import Assembled
+from trials.assembled import Assembled, in_digits
 from trials.average.barrier import BARRIERS, barrier_matrix, draw_barriers, kept_apart
 from trials.average.soup import greedy_soup, mean_of_files
 from trials.checkpoint import TrialFolder, write_weights
 from trials.data import Split, Splits
 from trials.device import on_model_device
+from trials.disk import sync, temporary_for
 from trials.errors import TrialError
 from trials.fit.evaluate import evaluate
 from trials.keep import refresh_from_training_split, validation_metrics
 from trials.kept import path_of, read_kept
 from trials.model.build import build_model
 from trials.recipe import GreedySoup, KeptWeights, Recipe, UniformSoup
+from trials.result import is_better
 from trials.seed import generator, kept_random_state
 from trials.tensor_files import unpacked_weights
 
@@ -33,7 +37,8 @@ _KEY = "assembly.ingredients"
 def make_soup(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> Assembled:
     """Average the ingredients that may be averaged, and measure batch norm anew; written as one file.
 
-    Raises :class:`TrialError` when no two of them may, or a file is gone or is of another model.
+    In place of a greedy soup that is worse than its first ingredient as that was kept, the file is a copy of that.
+    Raises :class:`TrialError` when no two of them may be averaged, or a file is gone or is of another model.
     """
     assembly = recipe.assembly
     assert isinstance(assembly, UniformSoup | GreedySoup)
@@ -55,9 +60,41 @@ def make_soup(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.d
     pot.fill(unpacked_weights(soup.read_bytes())[0])
     pot.refresh()
     write_weights(soup, pot.model.state_dict())
+    said = _inside(assembly, chosen)
+    if isinstance(assembly, GreedySoup):
+        said = _first_if_better(soup, paths[0], pot, assembly.ingredients[0].name) or said
+    return Assembled("soup", (said, *notes))
+
+
+def _inside(assembly: UniformSoup | GreedySoup, chosen: Sequence[int]) -> str:
+    """Who is in the soup."""
     inside = ", ".join(assembly.ingredients[index].name for index in chosen)
     alone = ": no mean with another was as good" if len(chosen) == 1 else ""
-    return Assembled("soup", (f"{len(chosen)} of {len(paths)} ingredients are in the soup: {inside}{alone}", *notes))
+    return f"{len(chosen)} of {len(assembly.ingredients)} ingredients are in the soup: {inside}{alone}"
+
+
+def _first_if_better(soup: Path, first: Path, pot: _Pot, name: str) -> str | None:
+    """Put the first ingredient, as it was kept, in place of a soup that is worse; what is then said, else ``None``.
+
+    The soup began with that one's batch norm measured anew, which may have cost more than the others gave. The soup
+    is what the pot holds.
+    """
+    metric = pot.recipe.metric
+    together = pot.value()
+    pot.fill(unpacked_weights(first.read_bytes())[0])
+    alone = pot.value()
+    if not (math.isnan(together) or is_better(metric, alone, than=together)):
+        return None
+    with temporary_for(soup) as temporary:
+        shutil.copyfile(first, temporary)
+        sync(temporary)
+        temporary.replace(soup)
+        sync(soup.parent)
+    values = [in_digits(metric, value, len(pot.splits.selection)) for value in (alone, together)]
+    return (
+        f"the soup is {name} as it was kept, with a {metric} of {values[0]}: no mean with batch norm measured anew was "
+        f"better than {values[1]}"
+    )
 
 
 def _sorted_out(
@@ -115,6 +152,10 @@ class _Pot:
         """What weights are worth on the selection split by the recipe's metric, with batch norm measured anew."""
         self.fill(unpacked_weights(path.read_bytes())[0])
         self.refresh()
+        return self.value()
+
+    def value(self) -> float:
+        """What the model is worth as it stands, on the selection split by the recipe's metric."""
         found = evaluate(self.model, self.splits.selection, self.splits, self.recipe, self.place)
         return validation_metrics(found)[self.recipe.metric]
 

@@ -49,21 +49,27 @@ class Bench:
         kept = result.weights[0]
         return {"path": f"../{name}/{kept.path}", "sha256": kept.sha256, "name": name}
 
-    def cook(self, kind: str, ingredients: list[dict[str, Any]], tolerance: float = 0.5) -> tuple[TrialResult, Recipe]:
+    def cook(
+        self, kind: str, ingredients: list[dict[str, Any]], tolerance: float = 0.5, **sections: Any
+    ) -> tuple[TrialResult, Recipe]:
         assembly = {"name": kind, "ingredients": ingredients, "barrier_tolerance": tolerance}
-        recipe = self.recipe(assembly=assembly)
-        return run_trial(recipe, self.folder / f"{kind}-{len(ingredients)}", device="cpu"), recipe
+        recipe = self.recipe(assembly=assembly, **sections)
+        shutil.rmtree(folder := self.folder / f"{kind}-{len(ingredients)}", ignore_errors=True)
+        return run_trial(recipe, folder, device="cpu"), recipe
 
     def path(self, ingredient: dict[str, Any]) -> Path:
         return self.folder / ingredient["name"] / "weights/raw.safetensors"
 
-    def score(self, weights: dict[str, torch.Tensor]) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """What the mean of files is worth, by the plain way: all in memory, batch norm measured anew."""
+    def score(
+        self, weights: dict[str, torch.Tensor], *, as_kept: bool = False
+    ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """What weights are worth, by the plain way: all in memory, batch norm measured anew unless ``as_kept``."""
         recipe, splits = self.recipe(), load_splits(self.recipe().data, CPU)
         model = build_model(recipe.model, splits.preprocess.spec, splits.target.outputs)
         model.load_state_dict(weights)
-        refresh_from_training_split(model, recipe, splits, CPU)
-        return evaluate(model, splits.selection, splits, recipe, CPU).metrics, model.state_dict()
+        if not as_kept:
+            refresh_from_training_split(model, recipe, splits, CPU)
+        return evaluate(model.eval(), splits.selection, splits, recipe, CPU).metrics, model.state_dict()
 
     def mean(self, ingredients: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         files = [load_file(self.path(ingredient)) for ingredient in ingredients]
@@ -109,11 +115,30 @@ def test_a_greedy_soup_takes_what_a_brute_force_one_takes(bench: Bench) -> None:
         for ingredient in order[1:]:
             if worth([*chosen, ingredient]) >= worth(chosen):
                 chosen.append(ingredient)
-        shutil.rmtree(bench.folder / "greedy_soup-3", ignore_errors=True)
+        as_kept = bench.score(load_file(bench.path(order[0])), as_kept=True)[0]["accuracy"]
         result, _ = bench.cook("greedy_soup", list(order))
-        assert result.weights[0].metrics["validation.accuracy"] == worth(chosen) >= worth([order[0]])
+        assert result.weights[0].metrics["validation.accuracy"] == max(worth(chosen), as_kept)
         names = ", ".join(ingredient["name"] for ingredient in chosen)
-        assert result.notes[0].startswith(f"{len(chosen)} of 3 ingredients are in the soup: {names}")
+        said = f"{len(chosen)} of 3 ingredients are in the soup: {names}"
+        assert result.notes[0].startswith(
+            said if worth(chosen) >= as_kept else f"the soup is {order[0]['name']} as it was kept"
+        )
+
+
+def test_where_measuring_batch_norm_anew_costs_more_than_averaging_gives_the_best_stays_as_it_was_kept(
+    bench: Bench,
+) -> None:
+    """Two training examples tell nothing of the statistics of batch norm."""
+    few = {"average": {"batch_norm_samples": 2}}
+    result, _ = bench.cook("greedy_soup", bench.branches[:2], 1e9, **few)
+    first = bench.path(bench.branches[0])
+    assert (bench.folder / "greedy_soup-2" / result.weights[0].path).read_bytes() == first.read_bytes()
+    as_kept = bench.score(load_file(first), as_kept=True)[0]
+    assert result.weights[0].metrics["validation.accuracy"] == as_kept["accuracy"]
+    said = f"the soup is branch-1 as it was kept, with a validation.accuracy of {as_kept['accuracy']:.2f}: no mean "
+    assert result.notes[0].startswith(said)
+    uniform, _ = bench.cook("uniform_soup", bench.branches[:2], 1e9, **few)
+    assert uniform.weights[0].metrics["validation.accuracy"] < as_kept["accuracy"] - 0.1, "so much does it cost"
 
 
 def test_weights_with_a_barrier_between_them_are_kept_apart_and_it_says_how_high_it_is(bench: Bench) -> None:
