@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -60,11 +59,12 @@ def predict(
     from trials.device import pick_device
     from trials.examples_in_files import examples_in
     from trials.package import RECIPE, Answering, load_model
+    from trials.recipe import Recipe
 
     with _folder_of(model, settings) as folder:
         device = pick_device(None)
         answering, preprocess = load_model(folder, device)
-        text = json.loads((folder / RECIPE).read_bytes())["data"]["text"]
+        text = Recipe.model_validate_json((folder / RECIPE).read_bytes()).data.text
     assert isinstance(answering, Answering)
     faults, done = 0, 0
     began = told = clock()
@@ -128,12 +128,11 @@ def _package_in(folder: Path) -> Path:
         raise StudyError(f"{folder}: no such folder; expected one that `sweeper pull` made, or models:/NAME@best")
     if (folder / "MLmodel").is_file():
         return next((path.parent for path in sorted(folder.glob("data/*/package.json"))), folder)
-    description = folder / "package.json"
-    if description.is_file() and "graph" in (said := json.loads(description.read_bytes())):
-        raise StudyError(
-            f"{folder}: holds the model as {said['graph']['form']}, for other programs; to predict, pull it as "
-            "safetensors"
-        )
+    from trials.export.read import form_of_graph
+
+    form = form_of_graph(folder)
+    if form is not None:
+        raise StudyError(f"{folder}: holds the model as {form}, for other programs; to predict, pull it as safetensors")
     return folder
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from torch import Tensor
 
 from trials.data import Preprocess
@@ -22,6 +23,7 @@ from trials.data.pictures import picture_files, read_picture
 from trials.data.preprocess import ArrayPreprocess
 from trials.data.table_files import csv_frame, parquet_frame
 from trials.errors import DataError
+from trials.locate import one_line
 
 PICTURES_AT_A_TIME = 64
 ROWS_AT_A_TIME = 1024
@@ -57,14 +59,21 @@ def examples_in(paths: Sequence[Path], preprocess: Preprocess, text: str | None 
 def _files(paths: Sequence[Path], *, folders: bool) -> Iterator[Path | DataError]:
     """The files that are named, those in folders by their names."""
     for path in paths:
-        if path.is_dir():
-            found: list[Path | DataError] = [*picture_files(path)] if folders else []
-            expected = "pictures in it" if folders else "a file"
-            yield from found or [DataError(f"{path}: found a folder, expected {expected}")]
-        elif path.is_file():
-            yield path
-        else:
-            yield DataError(f"{path}: no such file or folder")
+        try:
+            if path.is_dir():
+                found: list[Path | DataError] = [*picture_files(path)] if folders else []
+                expected = "pictures in it" if folders else "a file"
+                yield from found or [DataError(f"{path}: found a folder, expected {expected}")]
+            elif path.is_file():
+                yield path
+            else:
+                yield DataError(f"{path}: no such file or folder")
+        except OSError as error:
+            yield _unreadable(path, error)
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror or one_line(error)}); repair it or leave it out")
 
 
 def _read_pictures(paths: Sequence[Any], preprocess: Preprocess) -> Iterator[Found | DataError]:
@@ -118,12 +127,22 @@ def _read_arrays(
                 yield Found(tuple(f"{file}[{row}]" for row in range(start, start + len(inputs))), inputs)
         except DataError as error:
             yield error
+        except OSError as error:
+            yield _unreadable(file, error)
         except ValueError as error:
             yield DataError(f"{file}: {error}")
 
 
 def _read_npy(path: Path, _text: str | None) -> np.ndarray:
-    array: np.ndarray = np.load(path, mmap_mode="r")
+    try:
+        # It reads nothing but .npy, where `np.load` also takes archives and pickles by that name.
+        array: np.ndarray = open_memmap(path, mode="r")
+    except ValueError as error:
+        raise DataError(
+            f"{path}: cannot be read ({one_line(error)}); expected an array that numpy.save wrote"
+        ) from error
+    if array.ndim == 0:
+        raise DataError(f"{path}: found a single number, expected an array of examples")
     return array
 
 

@@ -69,7 +69,7 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
         if not (source / name).is_file():
             raise TrialError(f"{source}: no {name} found, expected a folder written by `sweeper pull`")
     weights = (source / WEIGHTS).read_bytes()
-    with _named_garbled(source):
+    with named_garbled(source):
         recipe = Recipe.model_validate_json((source / RECIPE).read_bytes())
         description = json.loads((source / PACKAGE).read_bytes())
         if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
@@ -83,7 +83,7 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
 
 
 @contextlib.contextmanager
-def _named_garbled(folder: Path) -> Iterator[None]:
+def named_garbled(folder: Path) -> Iterator[None]:
     """Say in one line that the files of a package hold something else than `sweeper pull` writes."""
     try:
         yield
@@ -152,7 +152,7 @@ def describe_arrays(
 
     Sides that may differ from picture to picture are -1.
     """
-    with _named_garbled(Path(folder)):
+    with named_garbled(Path(folder)):
         description = json.loads((Path(folder) / PACKAGE).read_bytes())
         given = Preprocess.from_dict(description["preprocess"]).describe_raw()
         return given, (np.dtype(np.float32), (Target.from_dict(description["target"]).outputs,))

@@ -111,6 +111,16 @@ def test_a_file_is_there_only_when_it_is_whole(asked: Path) -> None:
     [
         ("absent", "error: absent: no such folder; expected one that `sweeper pull` made, or models:/NAME@best\n"),
         ("empty", "error: empty: no weights.safetensors found, expected a folder written by `sweeper pull`\n"),
+        (
+            "garbled",
+            "error: garbled: cannot be read as a package (JSONDecodeError: Expecting property name enclosed in double "
+            "quotes: line 1 column 2 (char 1)); pull it again\n",
+        ),
+        (
+            "list",
+            "error: list: cannot be read as a package (TypeError: list indices must be integers or slices, not str); "
+            "pull it again\n",
+        ),
         ("graph", "error: graph: holds the model as onnx, for other programs; to predict, pull it as safetensors\n"),
     ],
 )
@@ -118,6 +128,9 @@ def test_what_is_no_model_is_said_in_a_line(asked: Path, model: str, said: str) 
     Path("empty").mkdir()
     Path("graph").mkdir()
     Path("graph/package.json").write_text('{"graph": {"form": "onnx"}}')
+    for name, content in (("garbled", "{"), ("list", '["graph"]')):
+        Path(name).mkdir()
+        Path(name, "package.json").write_text(content)
     code, out, err = run(model, "rows.csv")
     assert code in (1, 2)
     assert (out, err) == ("", said)

@@ -131,3 +131,28 @@ def test_texts_are_lines_or_a_column(tmp_path: Path) -> None:
     assert list(found.values()) == [[2, 3, 0], [1, 0, 0], [1, 0, 0], [4, 0, 0], [2, 0, 0]]
     assert list(found)[:3] == [f"{tmp_path / 'a.txt'}[{line}]" for line in range(3)]
     assert errors == [f"{tmp_path / 'c.csv'}: column 'review' is missing, which holds the texts; found words"]
+
+
+def test_an_array_that_is_none_costs_nothing_else(tmp_path: Path) -> None:
+    numbers = ArrayPreprocess("features", (2,), 1.0, mean=(0.0,), std=(1.0,))
+    (tmp_path / "empty.npy").touch()
+    with (tmp_path / "archive.npy").open("wb") as file:
+        np.savez(file, a=np.zeros((2, 2)))
+    (tmp_path / "half_an_archive.npy").write_bytes((tmp_path / "archive.npy").read_bytes()[:60])
+    np.save(tmp_path / "single.npy", np.array(1.0))
+    np.save(tmp_path / "pickled.npy", np.array([{}], dtype=object), allow_pickle=True)
+    np.save(tmp_path / "good.npy", np.array([[1.0, 2.0]]))
+    (tmp_path / "bad_disk.npy").symlink_to("/proc/self/mem")  # an I/O error, whoever reads it
+    names = ["empty", "archive", "half_an_archive", "single", "pickled", "bad_disk", "x" * 300, "good"]
+    paths = [tmp_path / f"{name}.npy" for name in names]
+    found, errors = read(paths, numbers)
+    assert found == {f"{tmp_path / 'good.npy'}[0]": [1.0, 2.0]}
+    assert [error.partition(": ")[0] for error in errors] == [str(path) for path in paths[:-1]]
+    said = [error.partition(": ")[2] for error in errors]
+    for line in said[:3]:
+        assert line.startswith("cannot be read (")
+        assert line.endswith("); expected an array that numpy.save wrote")
+    assert said[3] == "found a single number, expected an array of examples"
+    assert "Python objects" in said[4]
+    assert said[5] == "cannot be read (Input/output error); repair it or leave it out"
+    assert said[6] == "cannot be read (File name too long); repair it or leave it out"

@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from trials.package import PACKAGE
+from trials.package import PACKAGE, named_garbled
+
+
+def form_of_graph(folder: Path) -> str | None:
+    """The form of the graph in ``folder``, a key of ``READERS``; ``None`` where that is another folder.
+
+    Raises :class:`TrialError` when its package.json cannot be read.
+    """
+    if not (folder / PACKAGE).is_file():
+        return None
+    with named_garbled(folder):
+        description = json.loads((folder / PACKAGE).read_bytes())
+        return str(description["graph"]["form"]) if "graph" in description else None
 
 
 def answers_of_graph(folder: Path, batch: np.ndarray) -> np.ndarray:
