@@ -58,7 +58,8 @@ def fail(sweep: Sweep, event: Failed) -> None:
 def look_for_stalled(sweep: Sweep) -> None:
     """Kill the workers of trials that have said nothing for `workers.stall_minutes`; once each goes on.
 
-    A trial that waits for a worker is none of them; a person is told of it.
+    A trial that waits for a worker is none of them; a person is told of it. Nor is a soup or an ensemble in the
+    making, which has nothing to report until it is done.
 
     Raises:
         StudyFailed, StoreError, WorkersError: as `fail`.
@@ -74,7 +75,7 @@ def look_for_stalled(sweep: Sweep) -> None:
     if minutes is None:
         return
     for number, trial in list(sweep.running.items()):
-        if now - trial.heard_at < minutes * 60:
+        if now - trial.heard_at < minutes * 60 or trial.row.recipe.get("assembly") is not None:
             continue
         sweep.workers.kill(number)
         reason = f"no report for {minutes:g} minute{'' if minutes == 1 else 's'} (workers.stall_minutes)"

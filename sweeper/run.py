@@ -17,7 +17,7 @@ from sweeper.catalog import Catalog, EpochRow, Request, StudyRow, TrialRow, Weig
 from sweeper.dispatch import Workers
 from sweeper.errors import NoRoom, StoreError, WorkersError
 from sweeper.faults import INFEASIBLE, fail, look_for_stalled, lose_all
-from sweeper.finish.moves import next_moves, rooted
+from sweeper.finish.moves import next_moves, release, rooted
 from sweeper.interrupt import undisturbed
 from sweeper.runner import Completed, Event, Failed, Interrupted, Reported, Stopped
 from sweeper.search import Proposal, Search
@@ -102,13 +102,14 @@ def _loop(sweep: Sweep) -> Request | None:
     """Until nothing is left to do, or until another terminal asks for something."""
     look_at = time.monotonic()
     while True:
+        release(sweep)
         # A trial that waits for its trunk holds its place: what would be asked for beside it would know no more.
         while sweep.workers.free > len(sweep.blocked) and _has_more(sweep):
             with undisturbed():
                 _begin(sweep, sweep.waiting.pop(0) if sweep.waiting else sweep.search.ask())
-        if not sweep.running:
+        if not (sweep.running or sweep.blocked or _has_more(sweep)):
             with undisturbed():
-                sweep.waiting = [*next_moves(sweep)]
+                sweep.waiting = next_moves(sweep)
             if not sweep.waiting:
                 return None
             continue
@@ -221,8 +222,7 @@ def _running_row(sweep: Sweep, ready: Proposal | TrialRow) -> TrialRow:
 
 
 def _handle(sweep: Sweep, event: Event) -> None:
-    trial = sweep.running[event.number]
-    trial.heard_at = time.monotonic()
+    sweep.running[event.number].heard_at = time.monotonic()
     match event:
         case Reported():
             _report(sweep, event)
@@ -236,8 +236,6 @@ def _handle(sweep: Sweep, event: Event) -> None:
             fail(sweep, event)
     if isinstance(event, Completed | Stopped | Failed):
         _keep_to_the_limit(sweep)
-        if trial.row.role == "trunk" and event.number not in sweep.running:
-            sweep.waiting[:0], sweep.blocked = sweep.blocked, []
 
 
 def _keep_to_the_limit(sweep: Sweep) -> None:

@@ -60,6 +60,16 @@ def rooted(sweep: Sweep, proposal: Proposal) -> Proposal | TrialRow | None:
     return add_step(sweep, step, board.next_number())
 
 
+def release(sweep: Sweep) -> None:
+    """Let the trials go on whose trunk is not in training: it is there, or has failed, or goes on before them."""
+    training = {trial.row.params["trunk"] for trial in sweep.running.values() if trial.row.role == "trunk"}
+    ready = [proposal for proposal in sweep.blocked if group(proposal.recipe) not in training]
+    sweep.blocked = [proposal for proposal in sweep.blocked if group(proposal.recipe) in training]
+    # A trunk for which there was no room goes first: the others would only be blocked again, and hold its place.
+    trunks = [row for row in sweep.waiting if isinstance(row, TrialRow) and row.role == "trunk"]
+    sweep.waiting = [*trunks, *ready, *(row for row in sweep.waiting if row not in trunks)]
+
+
 def add_step(sweep: Sweep, step: Step, number: int) -> TrialRow:
     """Record a trial that the search did not ask for; it waits."""
     return sweep.catalog.add_trial(

@@ -6,12 +6,13 @@ What a recipe is worth, on the selection split and on the confirmation split, is
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from fake_training import score, write_checkpoint
 
-from trials.errors import Diverged, Interrupted, Pruned, TrialError
+from trials.errors import Diverged, Interrupted, NoSpace, Pruned, TrialError
 from trials.recipe import GreedySoup, Recipe, UniformSoup
 from trials.result import EpochReport, TrialResult, WeightsFile
 
@@ -76,6 +77,22 @@ def trunks_diverge_above(recipe: Recipe, folder: Path, report: Report, *, stop: 
     """A training from the beginning diverges when its learning rate is above 0.1."""
     if recipe.start is None and recipe.assembly is None and recipe.train.optimizer.lr > 0.1:
         raise Diverged("loss is nan")
+    return finishing(recipe, folder, report, stop=stop)
+
+
+def trunks_hang_above(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
+    """A training from the beginning says nothing more when its learning rate is above 0.1."""
+    while recipe.start is None and recipe.assembly is None and recipe.train.optimizer.lr > 0.1:
+        time.sleep(0.001)
+    return finishing(recipe, folder, report, stop=stop)
+
+
+def a_later_trunk_fills_the_disk_once(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
+    """There is no more room in the first training from the beginning that another trial has gone before."""
+    mark = folder.parent / "was-full"
+    if recipe.start is None and any(folder.parent.glob("0*/weights")) and not mark.exists():
+        mark.touch()
+        raise NoSpace(f"{folder}: No space left on device; make room, then start again")
     return finishing(recipe, folder, report, stop=stop)
 
 

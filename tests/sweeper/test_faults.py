@@ -12,6 +12,7 @@ from typing import Any, cast
 import optuna
 import pytest
 from bench import Bench, Watcher
+from catalog_rows import trial_row
 
 from sweeper import run
 from sweeper.catalog import TrialRow
@@ -24,14 +25,22 @@ from sweeper.sweep import Running, Sweep
 WriteStudy = Callable[..., Path]
 
 
-class Crowded(InProcessWorkers):
+class Killed(Exception):
+    """The worker of a trial was to be killed."""
+
+
+class Alive(InProcessWorkers):
+    """Tells of it when a worker is to be killed."""
+
+    def kill(self, number: int) -> None:
+        raise Killed(number)
+
+
+class Crowded(Alive):
     """No node has room for trial 0."""
 
     def unplaced(self, for_seconds: float) -> tuple[int, ...]:
         return (0,)
-
-    def kill(self, number: int) -> None:
-        raise AssertionError("a trial that has no worker cannot be stalled")
 
 
 @pytest.fixture
@@ -191,6 +200,17 @@ def test_a_trial_that_waits_for_a_worker_is_not_stalled_and_a_person_is_told_onc
         look_for_stalled(sweep)
     assert time.monotonic() - sweep.running[0].heard_at < 60
     assert watcher.lines == ["trial 0 waits for a worker, for which Ray has not found room yet"]
+
+
+def test_a_soup_has_nothing_to_report_until_it_is_made(write_study: WriteStudy) -> None:
+    study, nothing = load_study(_study(write_study, ", stall_minutes: 1")), cast("Any", None)
+    sweep = Sweep(study, nothing, nothing, Alive(), nothing, Watcher(), nothing, (), {}, [])
+    hours_ago = time.monotonic() - 7200
+    sweep.running[0] = Running(trial_row(recipe={"assembly": {"name": "uniform_soup"}}), heard_at=hours_ago)
+    look_for_stalled(sweep)
+    sweep.running[1] = Running(trial_row(recipe={"assembly": None}), heard_at=hours_ago)
+    with pytest.raises(Killed, match=r"^1$"):
+        look_for_stalled(sweep)
 
 
 def test_what_no_database_takes_is_no_part_of_a_reason(bench: Bench, write_study: WriteStudy) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ import pytest
 from bench import Bench
 from fake_finishing import ENSEMBLE, LONGER, SOUP, TAUGHT
 
+from sweeper import run
 from sweeper.catalog import TrialRow
+from sweeper.faults import look_for_stalled
+from sweeper.sweep import Sweep
 
 STUDY = """\
 study: small
@@ -187,6 +191,42 @@ def test_where_a_trunk_diverges_so_does_its_trial_and_the_next_one_makes_another
         elif row.role == "search":
             assert row.state == "complete"
     assert [trial.constraints for trial in bench.history()][:first] == [{"feasible": 1.0}] * first
+
+
+def test_where_a_trunk_stalls_for_good_its_trial_fails_with_it_and_all_others_are_still_tried(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def after_hours(sweep: Sweep) -> None:
+        for trial in sweep.running.values():
+            if trial.row.role == "trunk" and trial.row.recipe["train"]["optimizer"]["lr"] > 0.1:
+                trial.heard_at = -math.inf
+        look_for_stalled(sweep)
+
+    monkeypatch.setattr(run, "look_for_stalled", after_hours)
+    monkeypatch.setattr(run, "POLL_SECONDS", 0.001)
+    file = write(tmp_path, "average: {trunk_epochs: 1}")
+    first = "trials: 4, start_with: [{train.optimizer.lr: 0.5}, {train.optimizer.lr: 0.05}]"
+    file.write_text(file.read_text().replace("trials: 4", first))
+    bench.run(file, "fake_finishing:trunks_hang_above")
+    silent = "no report for 120 minutes (workers.stall_minutes), 2 times"
+    assert [(row.number, row.state, row.reason) for row in rows(bench)] == [
+        (0, "failed", f"its trunk, trial 100000: {silent}"),
+        *((number, "complete", None) for number in (1, 2, 3)),
+        (100_000, "failed", silent),
+        (100_001, "complete", None),
+    ]
+    assert [trial.state.name for trial in bench.history()] == ["FAIL", *["COMPLETE"] * 3]
+
+
+def test_a_trunk_that_waited_for_room_goes_on_before_the_trials_that_need_it(bench: Bench, tmp_path: Path) -> None:
+    file = write(tmp_path, "average: {trunk_epochs: 1}")
+    model = "model: {build: mlp, width: {choice: [4, 8]}}"
+    first = "trials: 4, start_with: [{model.width: 4}, {model.width: 8}]"
+    file.write_text(file.read_text().replace("model: {build: linear}", model).replace("trials: 4", first))
+    lines = bench.run(file, "fake_finishing:a_later_trunk_fills_the_disk_once").lines
+    assert [line.partition(";")[0] for line in lines if "disk" in line] == ["100001 the disk was full"]
+    assert {row.number: row.state for row in rows(bench)} == dict.fromkeys((0, 1, 2, 3, 100_000, 100_001), "complete")
+    assert [trial.state.name for trial in bench.history()] == ["COMPLETE"] * 4
 
 
 def test_a_study_without_finish_makes_nothing(bench: Bench, tmp_path: Path) -> None:
