@@ -1,4 +1,4 @@
-"""Where trials run: persistent Ray actors, one per slot. The only module that knows Ray.
+"""Persistent Ray actors, one per slot.
 
 Each actor keeps its process, its imports and its data set warm from trial to trial. A call to an actor runs until the
 trial's next report, so the orchestrator only ever waits for whichever actor speaks next.
@@ -6,69 +6,19 @@ trial's next report, so the orchestrator only ever waits for whichever actor spe
 
 from __future__ import annotations
 
-import logging
-import math
-import os
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from sweeper.dispatch.connect import connect
 from sweeper.errors import WorkersError
-from sweeper.pulse import Pulse, cause_of_death, descendants, end, knock
+from sweeper.pulse import Pulse, cause_of_death, descendants, end
 from sweeper.runner import TRAIN, Event, Failed, Interrupted, Job, Reported, Runner
-from sweeper.settings import without_password
-from sweeper.slots import cores, slots
+from sweeper.slots import slots
 from sweeper.study_file import Workers as WorkersSection
 
 KEPT_LIMIT_BYTES = 1 << 30
 """A worker that holds this much more than after its first trial is replaced."""
-OBJECT_STORE_BYTES = 128 << 20
-"""Of a Ray of our own: only recipes and reports travel, and by default Ray takes a third of the memory."""
-
-
-class Workers(Protocol):
-    """Slots that run trials."""
-
-    @property
-    def free(self) -> int:
-        """How many trials may be submitted now."""
-
-    @property
-    def threads(self) -> int:
-        """Threads a trial may use: its share of the cores, at least one."""
-
-    def unplaced(self, for_seconds: float) -> tuple[int, ...]:
-        """Trials that were submitted that long ago or longer, and have no worker yet: no node has room for one."""
-
-    def submit(self, job: Job) -> None:
-        """Start a trial on a free slot."""
-
-    def wait(self, timeout_seconds: float) -> Event | None:
-        """The next event of any trial, or ``None`` when none came in time.
-
-        Raises:
-            WorkersError: nothing will ever come any more; these workers can only be closed.
-        """
-
-    def answer(self, number: int, keep_going: bool) -> None:
-        """Answer the report of a trial, which waits for it."""
-
-    def interrupt(self) -> None:
-        """Ask all that run to save their state and stop, without waiting for it.
-
-        For each an event follows as always: `Interrupted`, unless another came first. A report that has not been
-        answered counts as not recorded: the trial stops there, and tells of it again when it goes on.
-        """
-
-    def kill(self, number: int) -> None:
-        """Kill the worker of a trial, and replace it; no event of that trial follows."""
-
-    def close(self) -> None:
-        """Stop what runs; checkpoints stay."""
 
 
 class RayWorkers:
@@ -93,7 +43,7 @@ class RayWorkers:
     ) -> None:
         self._train, self._kept_limit_bytes, self._own = train, kept_limit_bytes, address is None
         self._others = descendants()
-        ray = self._ray = _connect(section, address)
+        ray = self._ray = connect(section, address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         try:
             self._cpus, self._gpus, self.slots = slots(
@@ -238,54 +188,3 @@ class RayWorkers:
             self._idle.append(actor)
             self._hand_out()
         return event
-
-
-def _connect(section: WorkersSection, address: str | None) -> Any:
-    # Said before the import, which reads them. `Runner` hides the GPUs itself.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # All that matches is left out: a dead worker is told in one line of ours, without Ray's pages about it.
-    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".|^$")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    import ray
-
-    if address is None:
-        wanted = (section.concurrent or 1) * section.cpus
-        # Cores are a budget here, not a fence: more workers than cores is the user's own choice to make.
-        place: dict[str, Any] = {
-            "address": "local",
-            "num_cpus": max(cores(), math.ceil(wanted)),
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
-    else:
-        place = {"address": address}
-        # Ray itself would try for minutes, and log while it does.
-        refusal = knock(address)
-        if refusal is not None:
-            raise WorkersError(
-                f"RAY_ADDRESS={without_password(address)}: nothing answers there ({refusal}); start that Ray, or unset "
-                "RAY_ADDRESS to use one of our own"
-            )
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
-    except Exception as error:
-        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        where = (
-            "a Ray of our own does not start"
-            if address is None
-            else f"no Ray cluster answers at {without_password(address)}"
-        )
-        raise WorkersError(f"{where}: {without_password(cause)}") from error
-    except SystemExit as error:
-        raise KeyboardInterrupt from error  # a SIGTERM that came while Ray had the handler
-    finally:
-        # Ray takes SIGTERM for itself, where it would end the study without a word.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-    return ray
-
-
-def import_paths(folders: Iterable[Path]) -> tuple[str, ...]:
-    """Folders from which a user's own `module:function` may come, in order, each once."""
-    return tuple(dict.fromkeys(str(folder.resolve()) for folder in folders))
