@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sweeper import positions
+from sweeper.beside import folder_beside
 from sweeper.errors import StudyError
 from sweeper.mlflow_client import connect, download_model, find_version, registered_models
 from sweeper.paths import MODEL
@@ -95,9 +95,8 @@ def _look_up(address: str, settings: Settings) -> tuple[str, str]:
 
 def _download(address: str, name: str, version: str, place: Path, settings: Settings) -> None:
     """Put the model's package at ``place``, whole or not at all."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}.") as temporary:
-        package = download_model(settings, name, version, Path(temporary))
+    with folder_beside(place) as temporary:
+        package = download_model(settings, name, version, temporary)
         if package is None or not all((package / file).is_file() for file in PACKAGE):
             raise StudyError(
                 f"model.pretrained.weights: {address}: version {version} is no model that sweeper registered, "

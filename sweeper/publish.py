@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sweeper.beside import folder_beside
 from sweeper.catalog import Catalog, StudyRow, WeightsRow
 from sweeper.errors import StoreError
 from sweeper.model_card import model_card
@@ -68,6 +68,7 @@ def publish_winner(
         look = {**chosen, "at": time.time()}
         scores |= {"test_looks": before["test_looks"] + 1, "looks": [*before["looks"], look]}
     record = {**chosen, "metric": study.metric, **scores, "package": before["package"] + 1}
+    record["confirmation"] = of_split("confirm", winner.metrics)
     if verdict is not None:
         record["verdict"] = dict(verdict)
     pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
@@ -128,9 +129,8 @@ def pack(
     from trials.examples import load_examples
     from trials.package import write_package
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".winner.") as temporary:
-        package = Path(temporary) / "package"
+    with folder_beside(folder) as temporary:
+        package = temporary / "package"
         splits = load_examples(recipe, torch.device("cpu"))
         write_package(package, recipe, weights, splits)
         (package / "README.md").write_text(model_card(study, record, recipe, git, splits), encoding="utf-8")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sweeper.beside import folder_beside
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.errors import StudyError
 from sweeper.export.forms import FORMS
@@ -18,7 +18,7 @@ from sweeper.export.verify import Answers, compare, fresh_answers
 from sweeper.model_card import with_use
 from sweeper.provenance import git_state
 from sweeper.publish import check_digest, of_split, pack, requirements
-from sweeper.rank.choice import choose
+from sweeper.rank.choice import Choice, choose
 from sweeper.rank.leaderboard import leaderboard
 from sweeper.study_folder import StudyFolder
 from trials.errors import DataError, ModelError
@@ -78,15 +78,15 @@ def pull(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StudyError(f"{out}: exists and is not an empty folder; choose another with -o")
     sys.path[:0] = [path for path in study.import_paths if path not in sys.path]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        package = Path(temporary) / "package"
+    choice = _chosen(catalog, study, what)
+    with folder_beside(out) as temporary:
+        package = temporary / "package"
         say("packing the weights")
-        title, record = _fill(package, catalog, study, folder, what)
+        title, record = _fill(package, catalog, study, folder, choice)
         made = package
         if form != "safetensors":
             say(f"writing it as {form}")
-            made = Path(temporary) / form
+            made = temporary / form
             FORMS[form].write(package, made, requirements())
         card = (package / "README.md").read_text(encoding="utf-8")
         (made / "README.md").write_text(with_use(card, form), encoding="utf-8")
@@ -98,33 +98,39 @@ def pull(
     return Pulled(record, title, 0 if held is None else len(held), because)
 
 
+def _chosen(catalog: Catalog, study: StudyRow, what: str) -> Choice | None:
+    """The weights that are asked for; ``None`` where they are the winner's."""
+    if what == "best":
+        if study.winner is None:
+            raise StudyError(f"study {study.name!r} has no winner yet: see its trials with `sweeper show`")
+        return None
+    trials = {trial.number: trial for trial in catalog.trials(study.id)}
+    choice = choose(leaderboard(catalog.weights(study.id), study.metric), trials, what)
+    row, winner = choice.weights, study.winner
+    return None if winner is not None and (row.path, row.sha256) == (winner["path"], winner["sha256"]) else choice
+
+
 def _fill(
-    package: Path, catalog: Catalog, study: StudyRow, folder: StudyFolder, what: str
+    package: Path, catalog: Catalog, study: StudyRow, folder: StudyFolder, choice: Choice | None
 ) -> tuple[str, dict[str, Any]]:
-    """Make the package of what is asked for; its title and its record."""
-    ranked = leaderboard(catalog.weights(study.id), study.metric)
-    if what == "best" and study.winner is None:
-        raise StudyError(f"study {study.name!r} has no winner yet: see its trials with `sweeper show`")
-    if what != "best":
-        trials = {trial.number: trial for trial in catalog.trials(study.id)}
-        choice = choose(ranked, trials, what)
+    """Make the package of what was chosen; its title and its record."""
+    if choice is not None:
         row = choice.weights
-        if study.winner is None or row.path != study.winner["path"] or row.sha256 != study.winner["sha256"]:
-            weights = folder.file(row.path)
-            check_digest(weights, row.sha256)
-            recipe = Recipe.model_validate_json(json.dumps(trials[row.trial].recipe))
-            record = {
-                "kind": row.kind,
-                "trial": row.trial,
-                "path": row.path,
-                "sha256": row.sha256,
-                "metric": study.metric,
-                "selection": of_split("validation", row.metrics),
-                "confirmation": of_split("confirm", row.metrics),
-                "title": choice.title,
-            }
-            pack(package, study, record, recipe, weights, git_state(Path(study.file).parent))
-            return f"{choice.title}, which is not the winner", record
+        weights = folder.file(row.path)
+        check_digest(weights, row.sha256)
+        recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, row.trial).recipe))
+        record = {
+            "kind": row.kind,
+            "trial": row.trial,
+            "path": row.path,
+            "sha256": row.sha256,
+            "metric": study.metric,
+            "selection": of_split("validation", row.metrics),
+            "confirmation": of_split("confirm", row.metrics),
+            "title": choice.title,
+        }
+        pack(package, study, record, recipe, weights, git_state(Path(study.file).parent))
+        return f"{choice.title}, which is not the winner", record
     assert study.winner is not None
     winner = folder.package(study.winner["package"])
     check_digest(winner / "weights.safetensors", study.winner["sha256"])

@@ -45,7 +45,7 @@ class StudyFolder:
 
     def packages(self) -> list[Path]:
         """The folders of all winners so far, and what a process that was killed while it made one has left."""
-        return sorted(path for name in ("winner*", ".winner.*") for path in self.root.glob(name) if path.is_dir())
+        return sorted(path for name in ("winner*", ".winner*") for path in self.root.glob(name) if path.is_dir())
 
     def named(self, number: int, path: str) -> str:
         """A file of a trial as the catalog names it: relative to the study's folder.

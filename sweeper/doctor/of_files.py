@@ -115,7 +115,7 @@ def _leftovers(seen: Examination) -> Iterator[tuple[Path, str]]:
     folder = seen.folder
     states = {trial.number: trial.state for trial in seen.trials}
     for path in (*entries(folder.root), *entries(folder.trials)):
-        if is_temporary(path) or path.name.startswith(".winner.") or path == folder.learning_curve.with_suffix(".tmp"):
+        if is_temporary(path) or path.name.startswith(".winner") or path == folder.learning_curve.with_suffix(".tmp"):
             yield path, "half written, by a process that was killed"
     for package in folder.packages():
         if not package.name.startswith(".") and package != _package_in_use(seen):

@@ -10,13 +10,13 @@ import contextlib
 import json
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from sweeper.beside import folder_beside
 from sweeper.catalog import Catalog
 from sweeper.errors import StudyError, StudyHeld
 from sweeper.export.verify import Answers, compare, fresh_answers
@@ -202,9 +202,8 @@ def _hand_over(outcome: Outcome, single: Candidate, out: Path, answers: Answers,
         "selection": of_split("validation", best.metrics),
         "confirmation": of_split("confirm", best.metrics),
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        package = Path(temporary) / "package"
+    with folder_beside(out) as temporary:
+        package = temporary / "package"
         pack(package, study, record, best.recipe, best.path, git_state(Path(study.file).parent))
         readme = package / "README.md"
         readme.write_text(card(outcome, readme.read_text(encoding="utf-8")), encoding="utf-8")

@@ -29,7 +29,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalog
     recipe = Recipe.model_validate(
         {
             "seed": 5,
-            "data": {"source": "digits"},
+            "data": {"source": "digits", "validation": 0.4, "confirm": 0.5},
             "model": {"build": "linear"},
             "train": {"epochs": 2, "optimizer": {"name": "adam", "lr": 0.01}, "ema": {"decay": 0.9}},
         }
@@ -84,6 +84,18 @@ def test_what_is_packed_is_worth_what_the_record_says(finished: tuple[Catalog, S
         "recipe.json",
         "weights.safetensors",
     ]
+
+
+def test_record_and_card_say_what_the_winner_is_worth_on_the_confirmation_split(
+    finished: tuple[Catalog, StudyFolder],
+) -> None:
+    catalog, folder = finished
+    record = _publish(finished)
+    (row,) = [row for row in catalog.weights(catalog.study("small").id) if row.path == record["path"]]
+    known = {name: value for name, value in row.metrics.items() if name.startswith("confirm.")}
+    assert record["confirmation"] == known
+    card = (folder.package(record["package"]) / "README.md").read_text()
+    assert f"| confirmation | accuracy | {known['confirm.accuracy']:.4f} |" in card
 
 
 def test_other_winners_are_looked_at_and_counted_and_none_is_looked_at_twice_in_a_row(

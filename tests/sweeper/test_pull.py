@@ -190,6 +190,13 @@ def test_a_folder_in_use_is_left_alone(finished: tuple[Catalog, StudyFolder], tm
         pull(catalog, "small", folder, tmp_path / "file")
 
 
+def test_what_the_study_does_not_have_makes_no_folder(finished: tuple[Catalog, StudyFolder], tmp_path: Path) -> None:
+    catalog, folder = finished
+    with pytest.raises(StudyError, match="found 'soup', which the study does not have"):
+        pull(catalog, "small", folder, tmp_path / "new" / "best", what="soup", answers=ask_here)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_weights_that_changed_since_are_refused(finished: tuple[Catalog, StudyFolder], tmp_path: Path) -> None:
     catalog, folder = finished
     (row,) = [row for row in catalog.weights(catalog.study("small").id) if row.trial == 100_000]
