@@ -13,6 +13,7 @@ from sweeper.finish.board import Board, Step, kept
 from sweeper.finish.trunk import trunk_seed
 from sweeper.finish.ways import (
     AVERAGE,
+    AVERAGES,
     ENSEMBLES,
     SINGLE,
     SOUPS,
@@ -65,12 +66,19 @@ def _stages(board: Board) -> Iterator[list[Step]]:
 
 
 def finalists(board: Board) -> list[str]:
-    """The ways that are gone again: the best trial's, and those that came furthest on the selection split."""
+    """The ways that compete: the best trial's, and those that came furthest on the selection split, best first.
+
+    The one that came furthest of all is among them; then, while there is room, the best way that averages weights and
+    the best ensemble, so that the end says what averaging and ensembling gained; then the rest.
+    """
     of_sweep = Replica(0, {row.trial: row.trial for row in board.searched})
     reached = {way: row for way, row in ways(board, of_sweep).items() if way != UNTAUGHT}
     order = [row.path for row in rank(reached.values(), board.metric)]
     others = sorted((way for way in reached if way != SINGLE), key=lambda way: order.index(reached[way].path))
-    return [SINGLE, *others[: board.finish.finalists - 1]]
+    kinds = (others, AVERAGES, ENSEMBLES)
+    leading = [of_kind[0] for kind in kinds if (of_kind := [way for way in others if way in kind])]
+    chosen = list(dict.fromkeys([*leading, *others]))[: board.finish.finalists - 1]
+    return [SINGLE, *sorted(chosen, key=others.index)]
 
 
 def replicas(board: Board) -> list[Replica]:

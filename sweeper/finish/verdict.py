@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sweeper.catalog import WeightsRow
 from sweeper.finish.board import Board
 from sweeper.finish.plan import finalists, replicas
-from sweeper.finish.ways import SINGLE, ways
+from sweeper.finish.ways import AVERAGES, ENSEMBLES, SINGLE, ways
 from sweeper.rank.leaderboard import figure, rank
 from trials.recipe import Assembly, GreedySoup, UniformSoup
 from trials.result import METRICS
 
 CONFIDENCE = 0.95
+ROOM_FOR_ALL = 4
+"""Finalists with which there is room for the best trial, the way that came furthest, an average and an ensemble."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +205,22 @@ def lines(said: Mapping[str, Any], metric: str) -> list[str]:
         told.append(f"  {finalist['way']}: {worth}")
     told += [f"{way} could not be made again from each seed, and does not compete" for way in said["failed"]]
     told += [_gain_line(finalist, short, seeds) for finalist in said["finalists"] if finalist["gain"] is not None]
-    return told
+    return [*told, *_missed_the_finals(said)]
+
+
+def _missed_the_finals(said: Mapping[str, Any]) -> Iterator[str]:
+    """Of averaging, and of ensembling, that none of its ways was gone again, where that is so."""
+    competing = {*(finalist["way"] for finalist in said["finalists"]), *said["failed"]}
+    for name, kind in (("averaging", AVERAGES), ("ensembling", ENSEMBLES)):
+        gone = [way for way in said["ways"] if way["way"] in kind]  # best first
+        if not gone or competing & set(kind):
+            continue
+        ahead = [way for way in said["ways"] if way["way"] in competing - {SINGLE}]
+        against = f", against {figure(ahead[-1]['selection'])} of {ahead[-1]['way']}" if ahead else ""
+        yield (
+            f"{name} did not reach the finals: {gone[0]['way']} has {figure(gone[0]['selection'])} on the selection "
+            f"split{against}; `finish: {{finalists: {ROOM_FOR_ALL}}}` has room for it"
+        )
 
 
 def _gain_line(finalist: Mapping[str, Any], metric: str, seeds: int) -> str:

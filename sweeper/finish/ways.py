@@ -24,6 +24,8 @@ AVERAGE = "average within a trial"
 SOUPS = {"uniform soup": False, "greedy soup": True}
 ENSEMBLES = {"top ensemble": False, "greedy ensemble": True}
 BRANCH_SOUPS = {"uniform soup of branches": False, "greedy soup of branches": True}
+AVERAGES = (AVERAGE, *SOUPS, *BRANCH_SOUPS)
+"""All ways that average weights."""
 EXTEND, STUDENT, UNTAUGHT = "extended", "student", "student without teacher"
 WIDTH = 2.0
 """The learning rates of branches lie between this part of the trial's own and this multiple of it."""

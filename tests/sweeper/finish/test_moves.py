@@ -78,13 +78,15 @@ def test_each_move_is_made_once_and_gone_again_from_fresh_seeds(bench: Bench, tm
             "student without teacher": best,
         }
     )
-    # The ensembles lead, and need the pool of three: each of these is trained again, once a seed.
+    # An ensemble leads, and needs the pool of three: each of these is trained again, once a seed. An average competes.
     fresh = [row.params for row in trials if row.role == "seed"]
     pool = sorted((row for row in trials if row.role == "search"), key=lambda row: -(row.value or 0.0))[:3]
     numbers = sorted(row.number for row in pool)
+    branches = ("branch 1", "branch 2", "branch 3")
     assert fresh == [
         *({"trial": number, "seed": seed} for seed in (1, 2) for number in numbers),
-        *({"move": move, "seed": seed} for seed in (1, 2) for move in ("top ensemble", "greedy ensemble")),
+        *({"move": move, "seed": seed} for seed in (1, 2) for move in ("top ensemble", *branches)),
+        *({"move": "uniform soup of branches", "seed": seed} for seed in (1, 2)),
     ]
     assert [row.number for row in trials if row.role != "search"] == list(range(100_000, 100_000 + 12 + len(fresh)))
     assert [trial.number for trial in bench.history()] == [0, 1, 2, 3], "the search hears of its own alone"

@@ -167,6 +167,46 @@ def test_no_interval_of_an_accuracy_leaves_0_to_1() -> None:
     assert found.finalists[0].worth.low == pytest.approx(0.95 - 12.7062047 * 0.05)
 
 
+MOVED = {"epochs": 18, "branches": 2, "distil": {"compare": True}}
+WORTH: dict[str, Sequence[tuple[float, float]]] = {
+    "extended": [(0.97, 0.90)] * 2,
+    "student": [(0.96, 0.90)] * 2,
+    "student_without_teacher": [(0.99, 0.89)] * 2,
+    "branch_1": [(0.91, 0.90)] * 2,
+    "branch_2": [(0.91, 0.90)] * 2,
+    "greedy_soup_of_branches": [(0.94, 0.90)] * 2,
+    "uniform_soup_of_branches": [(0.95, 0.90)] * 2,
+    "top_ensemble": [(0.93, 0.90)] * 2,
+    "greedy_ensemble": [(0.92, 0.90)] * 2,
+    "best_trial": [(0.90, 0.86)],
+}
+"""Of seeds 0 and 1: two trainings lead, then two averages, then two ensembles."""
+
+
+@pytest.mark.parametrize(
+    ("finalists", "expected", "missing"),
+    [
+        (2, ["extended"], ["averaging", "ensembling"]),
+        (3, ["extended", "uniform soup of branches"], ["ensembling"]),
+        (4, ["extended", "uniform soup of branches", "top ensemble"], []),
+        (5, ["extended", "student", "uniform soup of branches", "top ensemble"], []),
+        (6, ["extended", "student", "uniform soup of branches", "greedy soup of branches", "top ensemble"], []),
+    ],
+)
+def test_an_average_and_an_ensemble_compete_while_there_is_room_and_else_it_is_said_that_none_does(
+    finalists: int, expected: list[str], missing: list[str]
+) -> None:
+    found = table(seeds=1, finalists=finalists, **MOVED).finish(**WORTH)
+    assert {finalist.way for finalist in found.finalists} == {"best trial", *expected}
+    by_kind = {"averaging": ("uniform soup of branches", "0.9500"), "ensembling": ("top ensemble", "0.9300")}
+    last, value = (expected[-1], {"extended": "0.9700"}.get(expected[-1], "0.9500"))
+    assert [line for line in lines(found.to_dict(), METRIC) if "did not reach the finals" in line] == [
+        f"{kind} did not reach the finals: {by_kind[kind][0]} has {by_kind[kind][1]} on the selection split, against "
+        f"{value} of {last}; `finish: {{finalists: 4}}` has room for it"
+        for kind in missing
+    ]
+
+
 def test_no_trial_no_verdict() -> None:
     assert verdict(Table().board) is None
 
@@ -183,7 +223,7 @@ def test_it_is_said_in_plain_words() -> None:
         finalist("best trial", 0.89),
         finalist("student", 0.86, -0.03, -0.04, -0.02),
     ]
-    assert lines({"seeds": 3, "finalists": three, "failed": ["extended"]}, METRIC) == [
+    assert lines({"seeds": 3, "finalists": three, "failed": ["extended"], "ways": []}, METRIC) == [
         "finalists over 3 fresh seeds: accuracy on the confirmation split, on which nothing was chosen",
         "  greedy ensemble: 0.9100",
         "  greedy soup: 0.8950",
