@@ -18,7 +18,7 @@ import psutil
 
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.errors import StoreError, StudyHeld
-from sweeper.provenance import host
+from sweeper.provenance import host, ray_job
 
 BEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
@@ -94,10 +94,12 @@ class Lease:
             owner_pid_since=_running_since(os.getpid()),
             owner_since=now,
             heartbeat_at=now,
+            job=ray_job().get("job_submission_id"),
+            job_address=ray_job().get("job_address"),
             request=None,  # what was asked of a dead orchestrator is not asked of this one
         )
         if not taken:
-            raise _held(self._catalog.study(self._name))
+            raise held(self._catalog.study(self._name))
         self._study_id = study.id
         self._catalog.fence(study.id, self._owner)
         self._thread.start()
@@ -110,7 +112,7 @@ class Lease:
             return study
         if _is_here(study):
             if _lives(study):
-                raise _held(study)
+                raise held(study)
             return study
         patience_seconds = STALE_SECONDS if is_held(study, self._clock.now()) else SURELY_STALE_SECONDS
         self._say(
@@ -124,7 +126,7 @@ class Lease:
             if newer.owner is None:
                 return newer
             if (newer.owner, newer.beats) != (study.owner, study.beats):
-                raise _held(newer)
+                raise held(newer)
         return study
 
     def __exit__(
@@ -149,10 +151,12 @@ class Lease:
                 return
 
 
-def _held(study: StudyRow) -> StudyHeld:
+def held(study: StudyRow) -> StudyHeld:
+    """Who runs it, as the error of whoever wants to."""
+    job = "" if study.job is None else f" (Ray job {study.job})"
     since = "" if study.owner_since is None else f" since {datetime.fromtimestamp(study.owner_since):%Y-%m-%d %H:%M:%S}"
     return StudyHeld(
-        f"study {study.name!r} is run by process {study.owner_pid} on {study.owner_host}{since}; "
+        f"study {study.name!r} is run by process {study.owner_pid} on {study.owner_host}{job}{since}; "
         f"should that process be dead, the study is free within {STALE_SECONDS:.0f} s"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import platform
 import socket
@@ -44,6 +45,12 @@ def user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def ray_job() -> dict[str, str]:
+    """What was said of the Ray job that this process is, its ``job_submission_id`` among it; empty if it is none."""
+    said: dict[str, str] = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("metadata") or {}
+    return said
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

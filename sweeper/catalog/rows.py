@@ -47,6 +47,10 @@ class StudyRow:
     """When its owner was last heard, by the owner's clock."""
     beats: int
     """Grows with each sign of life of its owner, whatever the clocks do."""
+    job: str | None
+    """The Ray job that ran it last, by its submission id; ``None`` where that was no job."""
+    job_address: str | None
+    """Of the job server that took the job, as whoever submitted it reached it; without a password."""
     file: str
     """Where its study.yaml was when it was last started."""
     import_paths: list[str]

@@ -33,6 +33,8 @@ studies = sa.Table(
     sa.Column("owner_since", sa.Float),
     sa.Column("heartbeat_at", sa.Float),
     sa.Column("beats", sa.Integer, nullable=False, default=0),
+    sa.Column("job", sa.String(96)),
+    sa.Column("job_address", sa.Text),
 )
 trials = sa.Table(
     "sweeper_trials",

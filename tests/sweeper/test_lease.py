@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import subprocess
 import sys
@@ -31,6 +32,25 @@ def test_a_held_study_says_who_holds_it(catalog: Catalog) -> None:
         Lease(catalog, "digits"),
     ):
         pass
+
+
+def test_of_a_ray_job_it_says_which(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray hands it to the command of a job; the next owner is none."""
+    told = {"job_submission_id": "sweeper-digits-1", "job_address": "http://head:8265"}
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {}, "metadata": told}))
+    with Lease(catalog, "digits"):
+        study = catalog.study("digits")
+        assert (study.job, study.job_address) == ("sweeper-digits-1", "http://head:8265")
+        with (
+            pytest.raises(StudyHeld, match=rf"on {host()} \(Ray job sweeper-digits-1\) since "),
+            Lease(catalog, "digits"),
+        ):
+            pass
+    assert catalog.study("digits").job == "sweeper-digits-1", "where its output is, is worth knowing afterwards"
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR")
+    with Lease(catalog, "digits"):
+        study = catalog.study("digits")
+        assert (study.job, study.job_address) == (None, None)
 
 
 def test_a_released_study_is_free(catalog: Catalog) -> None:

@@ -44,7 +44,7 @@ def card(data: dict[str, Any], model: str, folder: Path, **more: Any) -> str:
     safetensors.torch.save_file(module.state_dict(), folder / "w.safetensors")
     write_package(folder / "FOLDER", recipe, folder / "w.safetensors", splits)
     metric = recipe.metric
-    study = StudyRow(1, "houses", "finished", None, "houses", "d", "", metric, 1, 0.0, *[None] * 13)  # type: ignore[arg-type]
+    study = StudyRow(1, "houses", "finished", None, "houses", "d", "", metric, 1, 0.0, *[None] * 15)  # type: ignore[arg-type]
     short = metric.removeprefix("validation.")
     record = {
         "kind": "swa",
