@@ -84,15 +84,20 @@ def sealed(content: dict[str, Any]) -> bytes:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The inverse of :func:`sealed`. Raises :class:`Damaged`."""
+    """What a file holds that :func:`sealed` made. Raises :class:`Damaged`."""
+    return unsealed(_content(path), path)
+
+
+def unsealed(found: bytes, name: Path | str) -> dict[str, Any]:
+    """The inverse of :func:`sealed`. Raises :class:`Damaged`, which calls it ``name``."""
     try:
-        found = json.loads(_content(path))
-        content: dict[str, Any] = found["content"]
-        intact = found["sha256"] == _digest_of_json(content)
+        record = json.loads(found)
+        content: dict[str, Any] = record["content"]
+        intact = record["sha256"] == _digest_of_json(content)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(path, "not what a trial writes") from error
+        raise Damaged(name, "not what a trial writes") from error
     if not intact:
-        raise Damaged(path, "its digest is not that of what was written")
+        raise Damaged(name, "its digest is not that of what was written")
     return content
 
 
