@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from sweeper.publish import check_digest, of_split, pack, requirements
 from sweeper.rank.choice import Choice, choose
 from sweeper.rank.leaderboard import leaderboard
 from sweeper.study_folder import StudyFolder
+from sweeper.user_code import make_importable
 from trials.errors import DataError, ModelError
 from trials.recipe import Recipe
 
@@ -77,7 +77,7 @@ def pull(
     study = catalog.study(name)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StudyError(f"{out}: exists and is not an empty folder; choose another with -o")
-    sys.path[:0] = [path for path in study.import_paths if path not in sys.path]
+    make_importable(study.import_paths)
     choice = _chosen(catalog, study, what)
     with folder_beside(out) as temporary:
         package = temporary / "package"

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from sweeper.errors import StoreError
+from sweeper.user_code import make_importable
 from trials.errors import (
     Diverged,
     NoSpace,
@@ -65,6 +67,8 @@ class Job:
     threads: int = 1
     must_see: str = ""
     """A file of the orchestrator's: a worker that does not see it would train into a folder that nobody reads."""
+    store: str = ""
+    """The address of the folder in the store, if that has the truth of it."""
 
 
 @dataclass(frozen=True)
@@ -221,9 +225,13 @@ class Runner:
         try:
             if job.must_see and not Path(job.must_see).is_file():
                 return Failed(job.number, f"{socket.gethostname()} does not see {job.must_see}: {SHARE_IT}")
-            sys.path[:0] = [path for path in job.import_paths if path not in sys.path]
+            make_importable(job.import_paths)
             set_threads(job.threads)
             train: TrainFunction = import_from(self.train)
+            if job.store:
+                from sweeper.store.trial import kept_in_store
+
+                train = kept_in_store(train, job.store)
             recipe = Recipe.model_validate_json(job.recipe_json)
             return Completed(job.number, train(recipe, Path(job.folder), report, stop=stop))
         except Pruned:
@@ -234,6 +242,9 @@ class Runner:
             reason, kind = storable(f"{type(error).__name__}: {error}"), KINDS.get(type(error), "raised")
             spoiled = kind == "out_of_memory" and gpu_is_broken()
             return Failed(job.number, reason, storable(traceback.format_exc()), kind=kind, spoiled=spoiled)
+        except StoreError as error:
+            # One that is away for long says nothing about the trial, which goes on later.
+            return Failed(job.number, storable(str(error)), kind="lost" if error.transient else "raised")
         except BaseException as error:  # noqa: BLE001  the user's own code may raise anything, SystemExit too
             reason = storable(" ".join(f"{type(error).__name__}: {error}".split()))
             return Failed(job.number, reason, storable(traceback.format_exc()), spoiled=gpu_is_broken())

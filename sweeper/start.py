@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import sys
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -26,6 +25,7 @@ from sweeper.show import command
 from sweeper.study import Study, load_study
 from sweeper.study_folder import StudyFolder
 from sweeper.tracking import Tracker
+from sweeper.user_code import make_importable
 
 
 def start(path: Path, settings: Settings, console: Console, *, in_process: bool = False, train: str = TRAIN) -> int:
@@ -67,7 +67,7 @@ def open_call(
 ) -> Call:
     """All that is needed to carry out the study, whose own modules can be imported from now on."""
     # The winner is scored and registered in this process, and may be a user's own `module:function`.
-    sys.path[:0] = [path for path in row.import_paths if path not in sys.path]
+    make_importable(row.import_paths)
     study = _with_trials(study, row.trials_asked)
     tracker = Tracker(settings, catalog, row, study.text, _tags(study))
     return Call(study, row, settings, catalog, tracker, console, in_process, train)

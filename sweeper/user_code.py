@@ -1,15 +1,21 @@
-"""The user's own modules that a recipe names, as files to go with a model."""
+"""The user's own modules that a recipe names: found where a study had them, and as files to go with a model."""
 
 from __future__ import annotations
 
 import importlib.util
 import site
+import sys
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sweeper.paths import FILES
+
+
+def make_importable(folders: Iterable[str]) -> None:
+    """Let modules in ``folders`` be imported in this process, before others of their names."""
+    sys.path[:0] = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
 
 
 def module_files(recipe: Mapping[str, Any]) -> list[Path]:

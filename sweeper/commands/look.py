@@ -52,11 +52,12 @@ def rank(study: str, top: int | None, latency: bool, as_json: bool, home: Path |
     from sweeper.rank.board import print_board, rows_of
     from sweeper.rank.latency import Latencies
     from sweeper.study_folder import StudyFolder
+    from sweeper.user_code import make_importable
 
     settings = settings_of(home)
     catalog = catalog_of(settings)
     row = catalog.study(study)
-    sys.path[:0] = [path for path in row.import_paths if path not in sys.path]
+    make_importable(row.import_paths)
     rows = rows_of(catalog, study, Latencies(StudyFolder(settings.home, study)), top=top, measure=latency)
     if as_json:
         click.echo(json.dumps(rows, indent=2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -27,6 +26,7 @@ from sweeper.lease import Lease, is_held
 from sweeper.settings import Settings, without_password
 from sweeper.show import command
 from sweeper.start import load_started
+from sweeper.user_code import make_importable
 from sweeper.view import counted
 
 CHECKS: dict[str, Callable[[Examination], None]] = {
@@ -110,7 +110,7 @@ def examine(
         seen.find("study", f"its rows in the catalog cannot be read ({one_line(error)})")
         return seen
     # Its model may be a user's own `module:function`.
-    sys.path[:0] = [path for path in row.import_paths if path not in sys.path]
+    make_importable(row.import_paths)
     for what, check in CHECKS.items():
         try:
             check(seen)

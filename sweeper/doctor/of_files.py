@@ -11,6 +11,7 @@ from sweeper.catalog import WeightsRow
 from sweeper.doctor.findings import Examination
 from sweeper.errors import SweeperError
 from sweeper.storage import best_trials
+from sweeper.user_code import make_importable
 from trials.disk import entries, is_temporary
 from trials.errors import TrialError
 
@@ -101,12 +102,10 @@ def _check_package(seen: Examination) -> bool:
 
 
 def _load(package: Path, import_paths: list[str]) -> None:
-    import sys
-
     from trials.package import load_model
 
     # The model may be a user's own `module:function`.
-    sys.path[:0] = [path for path in import_paths if path not in sys.path]
+    make_importable(import_paths)
     load_model(package)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from sweeper.soup.ingredients import (
 )
 from sweeper.soup.outcome import SINGLE, Attempt, Made, Outcome
 from sweeper.study_file import Finish
+from sweeper.user_code import make_importable
 from trials.errors import DataError, ModelError, NoSpace, OutOfMemory, TrialError
 from trials.recipe import GreedyEnsemble, GreedySoup, Member, Recipe, UniformSoup
 
@@ -88,7 +88,7 @@ def make(
     studies = finished_studies(catalog, names)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StudyError(f"{out}: exists and is not an empty folder; choose another with -o")
-    sys.path[:0] = [path for study in studies for path in study.import_paths if path not in sys.path]
+    make_importable(path for study in studies for path in study.import_paths)
     say("reading the data, to compare the splits")
     ranked, examples = candidates(catalog, studies, home), Examples()
     check_same_splits(ranked, examples)

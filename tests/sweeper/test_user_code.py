@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeper.user_code import module_files
+from sweeper.user_code import make_importable, module_files
 
 
 def recipe(build: str, source: str) -> dict[str, Any]:
@@ -48,3 +49,9 @@ def test_packages_and_what_is_installed_are_left_where_they_are(
         ("no_such_module_here:build", "digits"),
     ):
         assert module_files(recipe(build, source)) == []
+
+
+def test_folders_come_first_in_their_order_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", ["/there", "/last"])
+    make_importable(["/one", "/there", "/two", "/one"])
+    assert sys.path == ["/one", "/two", "/there", "/last"]
