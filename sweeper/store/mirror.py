@@ -72,6 +72,16 @@ class Mirror:
             return [f"{newest.damaged} was damaged: set aside"] if newest.damaged else []
         raise Superseded(f"{self._store.address}/{self._name}: taken by others again and again")
 
+    def look(self) -> Index:
+        """Read the index as whoever owns the folder has left it; to look changes nothing.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        newest = read_newest(self._store, self._name)
+        self._generation, self._index = newest.generation, newest.index
+        return self._index
+
     def pull(self) -> list[str]:
         """Make the folder here what the index says. What cannot be had whole is left out, and told in lines.
 
