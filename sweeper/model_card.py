@@ -115,8 +115,8 @@ def _which(study: StudyRow, record: Mapping[str, Any]) -> str:
     if "verdict" in record:
         way = record["verdict"]["way"]
         return (
-            f'{weights}, to which the way "{way}" led: the best of the finalists on examples that nothing was chosen '
-            "on; then evaluated once on the test split."
+            f'{weights}, to which the way "{way}" led: the best of the finalists on the confirmation split, on which '
+            "nothing else was chosen; then evaluated once on the test split."
         )
     if "title" not in record:
         return (

@@ -180,8 +180,8 @@ class Distil(Section):
     hard_fraction: Fraction = 0.1
     """Share of the loss that is of the true labels. The rest is of the teacher's answers. [arXiv:1503.02531]"""
     compare: bool = False
-    """Train the same student without a teacher too, for the same epochs from the same seed. It tells what distilling
-    was worth. [sweeper]"""
+    """Train the same student without a teacher too, for the same epochs from the same seed; where the student is a
+    finalist, from the fresh seeds too. It tells what distilling was worth. [sweeper]"""
 
 
 Move = Literal["extend", "branch", "distil"]
@@ -213,8 +213,8 @@ class Finish(Section):
     distil: Distil = Distil()
     """How the student learns. [arXiv:1503.02531]"""
     finalists: Annotated[int, Field(ge=2)] = 3
-    """So many of the ways to a model, the best single trial's among them, are gone again from fresh seeds.
-    [sweeper]"""
+    """So many of the ways to a model are gone again from fresh seeds: the best single trial's, the one that came
+    furthest, the best average and the best ensemble while there is room, then the next best. [sweeper]"""
     seeds: WholeNumber = 3
     """Fresh seeds for each finalist. Trainings that finalists share are done once; 0 compares what there is.
     [arXiv:2103.03098]"""

@@ -52,11 +52,12 @@ class Board:
 
     @cached_property
     def _by_recipe(self) -> Mapping[str, TrialRow]:
-        return {identity(trial.recipe): trial for trial in self.trials if trial.role != "search"}
+        return {identity(self.recipe(trial.number)): trial for trial in self.trials if trial.role != "search"}
 
     def find(self, step: Step) -> TrialRow | None:
         """The trial that a step became, if it was begun."""
-        return self._by_recipe.get(identity(step.recipe_json()))
+        # Read once more: what was put together unread may say 1 where a recipe from the catalog says 1.0.
+        return self._by_recipe.get(identity(Recipe.model_validate_json(step.recipe.model_dump_json())))
 
     @cached_property
     def _by_trial(self) -> Mapping[int, list[WeightsRow]]:
@@ -100,10 +101,13 @@ def read_board(catalog: Catalog, row: StudyRow, finish: Finish, seed: int) -> Bo
     return Board(finish, seed, row.metric, trials, weights)
 
 
-def identity(recipe: Mapping[str, Any]) -> str:
-    """What tells one step from another: its recipe, apart from how it fits into memory."""
-    train = {**recipe["train"], "micro_batch": None}
-    return json.dumps({**recipe, "train": train}, sort_keys=True)
+def identity(recipe: Recipe) -> str:
+    """What tells one step from another: its recipe, apart from how it fits into memory.
+
+    Of a recipe that was read: one that was written before some key was known then says what holds without it.
+    """
+    train = recipe.train.model_copy(update={"micro_batch": None})
+    return recipe.model_copy(update={"train": train}).model_dump_json()
 
 
 def kept(row: WeightsRow) -> KeptWeights:

@@ -54,6 +54,8 @@ def _stages(board: Board) -> Iterator[list[Step]]:
     if not board.finish.seeds:
         return
     wanted = finalists(board)
+    if STUDENT in wanted:
+        wanted.append(UNTAUGHT)  # which only `distil.compare` makes
     needed = sorted({number for way in wanted for number in _needs(board, way)})
     fresh = range(1, board.finish.seeds + 1)
     trunks = [step for seed in fresh for number in needed if (step := _fresh_trunk(board, number, seed)) is not None]

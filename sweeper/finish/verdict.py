@@ -1,4 +1,7 @@
-"""Which way won, and by how much: the finalists on the examples that nothing was chosen on, over fresh seeds."""
+"""Which way won, and by how much: the finalists over fresh seeds, on the confirmation split.
+
+Nothing but the winner among the finalists is chosen on that split, so that its own gain is a little optimistic.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from sweeper.catalog import WeightsRow
 from sweeper.finish.board import Board
 from sweeper.finish.plan import finalists, replicas
-from sweeper.finish.ways import AVERAGES, ENSEMBLES, SINGLE, ways
+from sweeper.finish.ways import AVERAGES, ENSEMBLES, SINGLE, STUDENT, UNTAUGHT, ways
 from sweeper.rank.leaderboard import figure, rank
 from trials.recipe import Assembly, GreedySoup, UniformSoup
 from trials.result import METRICS
@@ -71,6 +74,9 @@ class Verdict:
     """Best first."""
     failed: tuple[str, ...]
     """Finalists that could not be gone again from each seed."""
+    teacher: Interval | None
+    """What the student gained over itself without a teacher, positive where better; paired by seed. ``None`` where
+    nothing was compared."""
     seeds: int
     """Fresh seeds over which the finalists were compared; 0: none."""
 
@@ -82,6 +88,7 @@ class Verdict:
             "failed": list(self.failed),
             "ways": [asdict(reached) for reached in self.ways],
             "finalists": [asdict(finalist) for finalist in self.finalists],
+            "teacher": None if self.teacher is None else asdict(self.teacher),
         }
 
 
@@ -104,8 +111,10 @@ def mean_interval(values: Sequence[float]) -> Interval:
 def verdict(board: Board) -> Verdict | None:
     """Judge the finalists; ``None`` where no trial has left weights.
 
-    The way with the best mean wins, and the best single trial unless another is really better in the mean. Of the
-    winning way the weights are shipped that are best on the selection split, from whichever seed.
+    The way with the best mean wins; the best single trial does unless the mean gain of another over it is above 0. The
+    interval of that gain is told, but decides nothing: so few seeds rarely leave 0 outside of it, and the mean is the
+    best guess there is. Of the winning way the weights are shipped that are best on the selection split, from whichever
+    seed.
     """
     if not board.searched:
         return None
@@ -125,7 +134,11 @@ def verdict(board: Board) -> Verdict | None:
     if judged[0].gain is not None and judged[0].gain.mean > 0:
         winner = judged[0]
     rows = rank([found[winner.way] for found in reached if winner.way in found], board.metric)
-    return Verdict(rows[0], winner.way, _reached(board, reached[0]), tuple(judged), failed, len(fresh))
+    both = [found for found in reached if STUDENT in found and UNTAUGHT in found]
+    # Where the student did not reach the finals, what there is from the sweep's own seed.
+    taught = [found for found in compared if found in both] or both[:1]
+    teacher = mean_interval(_gains(board, STUDENT, UNTAUGHT, taught)) if taught else None
+    return Verdict(rows[0], winner.way, _reached(board, reached[0]), tuple(judged), failed, teacher, len(fresh))
 
 
 def _with_worth(board: Board, found: Mapping[str, WeightsRow]) -> dict[str, WeightsRow]:
@@ -145,13 +158,13 @@ def _reached(board: Board, found: Mapping[str, WeightsRow]) -> tuple[Reached, ..
 
 def _judge(board: Board, way: str, compared: Sequence[Mapping[str, WeightsRow]]) -> Finalist:
     worths = [_worth(board, found[way]) for found in compared]
-    gain = None
-    if way != SINGLE:
-        gains = [
-            _sign(board) * (worth - _worth(board, found[SINGLE])) for worth, found in zip(worths, compared, strict=True)
-        ]
-        gain = mean_interval(gains)
+    gain = None if way == SINGLE else mean_interval(_gains(board, way, SINGLE, compared))
     return Finalist(way, _within_bounds(mean_interval(worths), board.metric), gain)
+
+
+def _gains(board: Board, way: str, over: str, compared: Sequence[Mapping[str, WeightsRow]]) -> list[float]:
+    """What one way gained over another from each seed."""
+    return [_sign(board) * (_worth(board, found[way]) - _worth(board, found[over])) for found in compared]
 
 
 def _within_bounds(interval: Interval, metric: str) -> Interval:
@@ -199,12 +212,20 @@ def lines(said: Mapping[str, Any], metric: str) -> list[str]:
     short = metric.removeprefix("validation.")
     seeds = said["seeds"]
     over = f"over {seeds} fresh seed{'s' if seeds != 1 else ''}" if seeds else "from the sweep's own seeds"
-    told = [f"finalists {over}: {short} on the confirmation split, on which nothing was chosen"]
+    decided = "" if seeds > 1 else "; one value of each decided"
+    told = [
+        f"finalists {over}: {short} on the confirmation split, on which nothing but the winner among them was chosen, "
+        f"so its own gain is a little optimistic{decided}"
+    ]
     for finalist in said["finalists"]:
         worth = Interval(**finalist["worth"])
         told.append(f"  {finalist['way']}: {worth}")
     told += [f"{way} could not be made again from each seed, and does not compete" for way in said["failed"]]
-    told += [_gain_line(finalist, short, seeds) for finalist in said["finalists"] if finalist["gain"] is not None]
+    single = "the best single trial"
+    gains = [(each["way"], each["gain"], single) for each in said["finalists"] if each["gain"] is not None]
+    if said.get("teacher") is not None:
+        gains.append((STUDENT, said["teacher"], f"the {UNTAUGHT}"))
+    told += [_gain_line(way, Interval(**gain), than, short) for way, gain, than in gains]
     return [*told, *_missed_the_finals(said)]
 
 
@@ -223,13 +244,11 @@ def _missed_the_finals(said: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _gain_line(finalist: Mapping[str, Any], metric: str, seeds: int) -> str:
-    gain = Interval(**finalist["gain"])
-    over = "over the best single trial"
+def _gain_line(way: str, gain: Interval, over: str, metric: str) -> str:
     paired = f", paired over {gain.count} seeds" if gain.count > 1 else ""
     if gain.low is not None and gain.low > 0:
-        return f"{finalist['way']} gained {gain} {over} in {metric}{paired}"
+        return f"{way} gained {gain} over {over} in {metric}{paired}"
     if gain.high is not None and gain.high < 0:
-        return f"{finalist['way']} lost {figure(-gain.mean)} against the best single trial in {metric}: {gain}{paired}"
-    unsure = f"nothing that {seeds} seeds can tell" if gain.count > 1 else "an amount that one seed cannot judge"
-    return f"{finalist['way']} gained {unsure} {over} in {metric}: {gain}{paired}"
+        return f"{way} lost {figure(-gain.mean)} against {over} in {metric}: {gain}{paired}"
+    unsure = f"nothing that {gain.count} seeds can tell" if gain.count > 1 else "an amount that one seed cannot judge"
+    return f"{way} gained {unsure} over {over} in {metric}: {gain}{paired}"

@@ -117,9 +117,11 @@ def test_a_winner_of_several_ways_says_how_it_was_chosen(table: Path, tmp_path: 
     verdict = {"way": "greedy soup", "seeds": 3, "ways": [], "failed": [], "finalists": finalists}
     data = {"source": f"csv:{table}", "target": "price", "task": "regression", "drop": ["advice"]}
     text = card(data, "linear", tmp_path, verdict=verdict)
-    assert 'The `swa` weights of trial 3, to which the way "greedy soup" led: the best of the finalists' in text
+    assert 'The `swa` weights of trial 3, to which the way "greedy soup" led: the best of the finalists on' in text
+    assert "on the confirmation split, on which nothing else was chosen; then evaluated once" in text
     assert text.partition("## How it was chosen\n\n")[2].partition("\n\n## ")[0].splitlines() == [
-        "finalists over 3 fresh seeds: loss on the confirmation split, on which nothing was chosen:",
+        "finalists over 3 fresh seeds: loss on the confirmation split, on which nothing but the winner among them was "
+        "chosen, so its own gain is a little optimistic:",
         "",
         "- greedy soup: 12.000 (11.000 to 13.000)",
         "- best trial: 14.000 (13.000 to 15.000)",
