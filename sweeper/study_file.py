@@ -205,8 +205,8 @@ class Finish(Section):
     """How much higher the loss may be on the straight line between two weights than between their own losses, as a
     share of these; weights further apart are not averaged. [arXiv:1912.05671]"""
     branches: Annotated[int, Field(ge=2)] = 3
-    """Branches of the best trial: with its learning rate, and with others between half of it and twice as much.
-    [arXiv:2203.05482]"""
+    """Branches of the best trial, at learning rates in even steps from half of its own to twice as much, its own among
+    them where their number is odd; each has a seed of its own. [arXiv:2203.05482]"""
     lr: PositiveFraction = 0.1
     """Learning rate at the start of extensions and branches, as a share of the trial's own. It falls to 0 by a cosine.
     [arXiv:1803.05407]"""

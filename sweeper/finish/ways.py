@@ -132,6 +132,17 @@ def _ensembles(board: Board, replica: Replica) -> dict[str, Step]:
     }
 
 
+def branch_rates(count: int) -> list[float]:
+    """The learning rates of so many branches, at least 2, as multiples of the trial's own: even steps on a log scale.
+
+    Of an even number none is the trial's own rate: what that gives is seen by the extension.
+
+    >>> branch_rates(2), branch_rates(3)
+    ([0.5, 2.0], [0.5, 1.0, 2.0])
+    """
+    return [WIDTH ** (2.0 * index / (count - 1) - 1.0) for index in range(count)]
+
+
 def _share_epochs(board: Board, move: str) -> int:
     """The epochs that one of `finish.moves` may spend."""
     moves = board.finish.moves
@@ -157,11 +168,9 @@ def _branches(board: Board, replica: Replica) -> list[Step]:
     if not epochs or weights is None:
         return []
     steps = []
-    for index in range(count):
-        lr = WIDTH ** (2.0 * index / (count - 1) - 1.0)
-        seed = _seed(board, replica, f"branch {index + 1}")
-        recipe = recipes.longer(board, weights, epochs, seed, lr)
-        steps.append(_step(replica, f"branch {index + 1}", recipe))
+    for number, lr in enumerate(branch_rates(count), start=1):
+        recipe = recipes.longer(board, weights, epochs, _seed(board, replica, f"branch {number}"), lr)
+        steps.append(_step(replica, f"branch {number}", recipe))
     return steps
 
 
