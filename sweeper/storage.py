@@ -57,14 +57,14 @@ def removables(
     First the resume points, from the worst trial to the best, so that those beyond `storage.extendable` go before the
     others; then the weights below the leaderboard's first `storage.keep_best`, from the worst. An average needs
     nothing beside it: it is made at the end of its trial, out of files that stay while that trial lives; a soup or an
-    ensemble of several trials needs theirs until it is made.
+    ensemble of several trials needs theirs until it is made, and a trunk is needed as long as trials may begin from it.
 
     Args:
         weights: all rows of complete trials.
         metric: what the leaderboard is about.
         storage: what study.yaml wants kept.
         resume_points: bytes of the resume point of each complete trial that has one.
-        needed: paths of weights that stay: the winner's, and what finishing moves are made of.
+        needed: paths of weights that stay: the winner's, trunks, and what finishing moves are made of.
     """
     ranked = rank(weights, metric)
     order = best_trials(weights, metric)
@@ -141,6 +141,9 @@ def collect(
     study = catalog.study(row.name)
     weights = catalog.weights(row.id, of="complete")
     needed = {(study.winner or {}).get("path", "")}
+    if study.state != "finished":
+        # What trials that were not asked for yet may begin from.
+        needed |= {weights_row.path for weights_row in weights if weights_row.role == "trunk"}
     if finish is not None and study.state != "finished":
         needed |= ingredients(read_board(catalog, row, finish, seed=0))  # what is drawn does not matter here
     chosen = enough(removables(weights, row.metric, storage, resume_points, needed), surplus_bytes)

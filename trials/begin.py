@@ -8,6 +8,7 @@ from torch import nn
 from trials.checkpoint import TrialFolder
 from trials.data import InputSpec, Splits
 from trials.device import on_model_device
+from trials.errors import TrialError
 from trials.fit.distil import Distillation
 from trials.fit.distributed import Ranks, with_shared_statistics
 from trials.fit.fitting import Fitting
@@ -28,7 +29,8 @@ def begin(
     Drawn from the recipe's seed on the host, so that it is the same for every device; then ``model.pretrained`` or
     ``start`` may put other weights in place of what was drawn. Raises :class:`ModelError` when it cannot be built or
     ``model.pretrained`` does not fit, :class:`TrialError` when the weights to start from are not there, or not of it,
-    and for a teacher that cannot be read or is not for these examples.
+    unless there is a checkpoint to go on from, which has its own, and for a teacher that cannot be read or is not for
+    these examples.
     """
     distillation = _distillation(recipe, where, splits, device)
     seed_global_state(device, recipe.seed, "init")
@@ -55,7 +57,12 @@ def _first_weights(
     """Put in place what the recipe begins with; the name of a pretrained model's head, and notes."""
     pretrained, start = recipe.model.pretrained, recipe.start
     if start is not None:
-        load_kept(model, start.weights, where.root, "start.weights", recipe.model.build)
+        try:
+            load_kept(model, start.weights, where.root, "start.weights", recipe.model.build)
+        except TrialError:
+            # A study may have removed them since the trial began.
+            if all(damage is not None for _, damage in where.examine_checkpoints()):
+                raise
         # They come from the pretrained ones, which need not be there any more.
         head = "" if pretrained is None else find_head(model, pretrained.head, outputs)
         return head, (f"begun from {start.weights.name}, into which {start.epochs} epochs went",)

@@ -319,6 +319,24 @@ def test_out_of_space_all_that_is_not_needed_goes(
     assert collect(catalog, row, Storage(limit=limit, keep_best=2), folder, out_of_space=True) == Freed(0)
 
 
+def test_a_trunk_stays_until_the_study_is_finished(full: tuple[Catalog, StudyRow, StudyFolder]) -> None:
+    catalog, row, folder = full
+    trunk = catalog.add_trial(row.id, 100_000, params={}, recipe={}, role="trunk")
+    path = folder.named(100_000, "weights/raw.safetensors")
+    file = WeightsFile(kind="raw", path="", metrics={METRIC: 0.0}, epoch=1, bytes=KILOBYTE, sha256="s")
+    catalog.end_trial(trunk.id, "complete", value=0.0, weights=[(file, path, 0.0)])
+    _touch(folder.file(path))
+    storage = Storage(limit="1 kB", keep_best=2)
+    for out_of_space in (False, True):
+        collect(catalog, row, storage, folder, out_of_space=out_of_space)
+        assert [weights.trial for weights in catalog.weights(row.id)] == [2, 3, 100_000]
+        assert folder.file(path).is_file()
+    catalog.set_study(row.id, state="finished")
+    collect(catalog, row, storage, folder)
+    assert [weights.trial for weights in catalog.weights(row.id)] == [2, 3]
+    assert not folder.file(path).exists()
+
+
 def test_a_kill_between_row_and_file_leaves_no_row_without_its_file(
     full: tuple[Catalog, StudyRow, StudyFolder], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,23 @@ def test_stopped_between_any_two_updates_it_ends_as_if_it_had_never_stopped(
     assert whole.model_copy(update={"seconds": 0.0}) == broken.model_copy(update={"seconds": 0.0})
 
 
+def test_a_trial_with_a_whole_checkpoint_goes_on_without_the_weights_that_it_began_with(
+    source: str, trunk: tuple[TrialResult, Path], tmp_path: Path
+) -> None:
+    """To the same bytes; where no checkpoint is whole it would begin anew, and cannot."""
+    recipe = recipe_of(source, train={"ema": {"decay": 0.9}}, start=start_from(trunk[1]))
+    whole = run_trial(recipe, tmp_path / "whole", device="cpu")
+    for name in ("broken", "damaged"):
+        with pytest.raises(Interrupted):
+            run_trial(recipe, tmp_path / name, device="cpu", stop=after_one_update())
+    trunk[1].unlink()
+    broken = run_trial(recipe, tmp_path / "broken", device="cpu")
+    assert whole.model_copy(update={"seconds": 0.0}) == broken.model_copy(update={"seconds": 0.0})
+    (state,) = (tmp_path / "damaged").glob("checkpoints/*/state.pt")
+    state.write_bytes(b"half")
+    assert_refused(recipe, tmp_path / "damaged", r"^start\.weights: .* \(it is gone\); put the file back")
+
+
 def after_one_update() -> Callable[[], bool]:
     """Stop at the second question, the first of which comes before the first update."""
     asked = iter([False])
