@@ -109,7 +109,7 @@ def _loop(sweep: Sweep) -> Request | None:
                 _begin(sweep, sweep.waiting.pop(0) if sweep.waiting else sweep.search.ask())
         if not (sweep.running or sweep.blocked or _has_more(sweep)):
             with undisturbed():
-                sweep.waiting = next_moves(sweep)
+                sweep.waiting = [*next_moves(sweep)]
             if not sweep.waiting:
                 return None
             continue
