@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeper.mlflow_client import as_tracking_error, quiet
-from sweeper.user_code import module_files
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +23,9 @@ WEIGHTS_TAG = "sweeper.weights_sha256"
 def log_model(tracker: Tracker, package: Path, *, name: str, requirements: Sequence[str]) -> str:
     """Log a model package to the study's run, register it and give it the alias ``best``; returns the version.
 
-    The artifact is the package itself (safetensors and JSON) with the `trials` package beside it, and the user's own
-    module where that is a single file: loading it runs no pickle and needs no sweeper. Weights that were registered
-    from that run before are not registered again.
+    The artifact is the package itself (safetensors and JSON, the user's own modules where those are single files) with
+    the `trials` package beside it: loading it runs no pickle and needs no sweeper. Weights that were registered from
+    that run before are not registered again.
 
     Args:
         tracker: holds the client and the parent run.
@@ -79,11 +78,10 @@ def _content(package: Path, requirements: Sequence[str]) -> dict[str, Any]:
     """The parts of a model: the package, the code that loads it, what that needs, what it takes and gives."""
     import trials
 
-    recipe = json.loads((package / "recipe.json").read_bytes())
     return {
         "loader_module": "trials.package",
         "data_path": str(package),
-        "code_paths": [str(Path(trials.__file__).parent), *map(str, module_files(recipe))],
+        "code_paths": [str(Path(trials.__file__).parent)],
         "pip_requirements": list(requirements),
         "signature": _signature(package),
     }

@@ -17,6 +17,7 @@ from sweeper.errors import StoreError
 from sweeper.model_card import model_card
 from sweeper.provenance import git_state
 from sweeper.study_folder import StudyFolder
+from sweeper.user_code import module_files
 from trials.recipe import Recipe
 
 REQUIREMENTS = ("torch", "torchvision", "numpy", "pandas", "pydantic", "safetensors", "pillow")
@@ -132,7 +133,8 @@ def pack(
     with folder_beside(folder) as temporary:
         package = temporary / "package"
         splits = load_examples(recipe, torch.device("cpu"))
-        write_package(package, recipe, weights, splits)
+        modules = module_files(json.loads(recipe.model_dump_json()))
+        write_package(package, recipe, weights, splits, modules)
         (package / "README.md").write_text(model_card(study, record, recipe, git, splits), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)  # left by an orchestrator that died before it told the catalog

@@ -43,6 +43,8 @@ class Pulled:
     """On how many examples a fresh process gave the answers of the weights."""
     unchecked_because: str | None = None
     """Why on none."""
+    needs: tuple[str, ...] = ()
+    """Folders of the user's own modules without which it cannot be loaded."""
 
 
 def pull(
@@ -93,9 +95,11 @@ def pull(
         held, because = _examples(package, may_be_gone=form == "safetensors")
         if held is not None:
             say("loading it in a fresh process, to compare its answers with those of the weights")
-            compare(form, package, made, held, answers, study.import_paths)
+            alone = compare(form, package, made, held, answers, study.import_paths)
         made.replace(out)
-    return Pulled(record, title, 0 if held is None else len(held), because)
+    if held is None:
+        return Pulled(record, title, 0, because)
+    return Pulled(record, title, len(held), needs=() if alone else tuple(study.import_paths))
 
 
 def _chosen(catalog: Catalog, study: StudyRow, what: str) -> Choice | None:

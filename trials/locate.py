@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
+from collections.abc import Iterator
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 
@@ -28,6 +32,28 @@ def locate(path: str) -> Any:
             raise ImportError(f"{path}: {module_name} has no {part!r}{hint}")
         found = getattr(found, part)
     return found
+
+
+@contextlib.contextmanager
+def own_modules(folder: Path) -> Iterator[None]:
+    """Let the modules in ``folder``, if there is one, be imported in place of any others of their names.
+
+    Those of their names that were imported before are the known ones again in the end. No bytecode is left there.
+    """
+    before = {path.stem: sys.modules.pop(path.stem, None) for path in folder.glob("*.py")}
+    if not before:
+        yield
+        return
+    place, writes_none = str(folder.resolve()), sys.dont_write_bytecode
+    sys.path.insert(0, place)
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = writes_none
+        sys.path.remove(place)
+        sys.modules |= {name: module for name, module in before.items() if module is not None}
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:

@@ -3,6 +3,7 @@
     weights.safetensors    the parameters and buffers
     recipe.json            how they were made, and with that the architecture
     package.json           classes, input shape, preprocessing, digest of the weights, versions
+    code/                  the user's own modules that the recipe names, where there are any
 
 MLflow serves the same folder: this module is its ``loader_module``.
 """
@@ -13,7 +14,7 @@ import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +28,22 @@ from trials.disk import write_whole
 from trials.ensemble_file import build_chosen
 from trials.errors import TrialError
 from trials.fit.loss import class_scores
-from trials.locate import one_line
+from trials.locate import one_line, own_modules
 from trials.model.build import build_model
 from trials.recipe import Loss, Recipe
 from trials.seed import kept_random_state
 from trials.tensor_files import unpacked_weights
 
-WEIGHTS, RECIPE, PACKAGE = "weights.safetensors", "recipe.json", "package.json"
+WEIGHTS, RECIPE, PACKAGE, CODE = "weights.safetensors", "recipe.json", "package.json", "code"
 
 
-def write_package(folder: Path | str, recipe: Recipe, weights_path: Path | str, splits: Splits) -> None:
-    """Make ``folder`` a package of the weights at ``weights_path``, trained by ``recipe`` on ``splits``."""
+def write_package(
+    folder: Path | str, recipe: Recipe, weights_path: Path | str, splits: Splits, modules: Iterable[Path] = ()
+) -> None:
+    """Make ``folder`` a package of the weights at ``weights_path``, trained by ``recipe`` on ``splits``.
+
+    ``modules`` are files of Python that the recipe's own functions are in.
+    """
     target, weights = Path(folder), Path(weights_path).read_bytes()
     description = {
         "target": splits.target.to_dict(),
@@ -49,15 +55,17 @@ def write_package(folder: Path | str, recipe: Recipe, weights_path: Path | str, 
     write_whole(target / WEIGHTS, weights)
     write_whole(target / RECIPE, recipe.model_dump_json(indent=2).encode())
     write_whole(target / PACKAGE, json.dumps(description, indent=2).encode())
+    for module in modules:
+        write_whole(target / CODE / module.name, module.read_bytes())
 
 
 def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[nn.Module, Preprocess]:
     """The model of a package, in eval mode on ``device``, and what turns raw examples into its input.
 
     In classification it gives scores (N, classes) whose softmax is the probabilities; in regression, values (N, 1) in
-    units of the target. A model that was built by a user's own function needs that function to be importable. The
-    caller's random state is left as it was. Raises :class:`TrialError` for a folder that is no package, or whose
-    weights were changed, and :class:`ModelError` when the model cannot be built.
+    units of the target. A model of a user's own is built by the module that the package brings along; where it brings
+    none, that has to be importable. The caller's random state is left as it was. Raises :class:`TrialError` for a
+    folder that is no package, or whose weights were changed, and :class:`ModelError` when the model cannot be built.
 
     In use, with images as the data source gave them::
 
@@ -78,7 +86,8 @@ def load_model(folder: Path | str, device: str | torch.device = "cpu") -> tuple[
             )
         preprocess, target = Preprocess.from_dict(description["preprocess"]), Target.from_dict(description["target"])
         tensors, metadata = unpacked_weights(weights)
-    model = model_of_file(recipe, preprocess.spec, target, tensors, metadata)
+    with own_modules(source / CODE):
+        model = model_of_file(recipe, preprocess.spec, target, tensors, metadata)
     return Answering(model, target, recipe.output_loss).eval().to(device), preprocess
 
 

@@ -63,6 +63,8 @@ def pull(study: str, what: str, form: str, out: Path | None, home: Path | None) 
         )
     else:
         click.echo(f"its answers were compared with nothing: {pulled.unchecked_because}", err=True)
+    if pulled.needs:
+        click.echo(f"it needs more of your modules than lie in its code/, from {', '.join(pulled.needs)}", err=True)
 
 
 @click.command(

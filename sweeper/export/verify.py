@@ -30,7 +30,7 @@ Answers = Callable[[str, Path, Any, Sequence[str]], "np.ndarray"]
 
 def compare(
     form: str, package: Path, made: Path, held: Tensor, answers: Answers, import_paths: Sequence[str] = ()
-) -> None:
+) -> bool:
     """Make sure that the model in ``made`` answers as the weights of ``package`` do.
 
     Args:
@@ -40,6 +40,8 @@ def compare(
         held: examples as a split holds them.
         answers: asks the model in ``made``.
         import_paths: where the user's own modules are found.
+
+    Returns whether it did so without ``import_paths``, as it will elsewhere.
 
     Raises:
         StoreError: it cannot be loaded, or answers otherwise.
@@ -53,8 +55,14 @@ def compare(
     expected, spread = _answers_of_weights(package, held)
     _, preprocess = load_model(package)
     given = batch_of(preprocess, held).numpy() if FORMS[form].takes_batch else raw_of(preprocess, held)
-    # What MLflow keeps brings the user's modules along; in a graph there are none.
-    found = answers(form, made, given, import_paths if form == "safetensors" else ())
+    alone = True
+    try:
+        found = answers(form, made, given, ())
+    except StoreError:
+        if form != "safetensors" or not import_paths:
+            raise
+        # More than the file of a module is needed: a package, or what the module itself imports.
+        found, alone = answers(form, made, given, import_paths), False
     if found.shape != expected.shape:
         raise StoreError(f"{form}: gave answers of shape {found.shape}, expected {expected.shape}; nothing was left")
     if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE * spread):
@@ -64,6 +72,7 @@ def compare(
             f"{form}: answers otherwise than the weights: {found[row].tolist()} in place of {expected[row].tolist()} "
             f"to example {row} of the selection split; nothing was left"
         )
+    return alone
 
 
 def _answers_of_weights(package: Path, held: Tensor) -> tuple[np.ndarray, float]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from sweeper.rank.leaderboard import rank
 from sweeper.study_folder import StudyFolder
 from trials import Recipe, load_model, run_trial, score
 from trials.data import load_splits
+from trials.errors import ModelError
 
 
 def ask_here(form: str, folder: Path, given: Any, _import_paths: Sequence[str]) -> np.ndarray:
@@ -219,3 +222,48 @@ def test_a_study_without_a_winner_says_where_it_stands(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="it has: nothing yet"):
         pull(catalog, "new", StudyFolder(tmp_path, "new"), tmp_path / "best", what="soup")
     catalog.close()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_model_of_ones_own_module_loads_elsewhere_or_it_is_said_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    code = tmp_path / "mine"
+    code.mkdir()
+    name, layer = f"pull_model_{alone}", f"pull_layer_{alone}"
+    linear = "from torch.nn import Flatten, Linear, Sequential\n"
+    (code / f"{layer}.py").write_text(linear)
+    (code / f"{name}.py").write_text(
+        (linear if alone else f"from {layer} import Flatten, Linear, Sequential\n")
+        + "def build(num_classes):\n    return Sequential(Flatten(), Linear(64, num_classes))\n"
+    )
+    monkeypatch.syspath_prepend(str(code))
+    folder, catalog = StudyFolder(tmp_path, "own"), Catalog(f"sqlite:///{tmp_path / 'a.db'}")
+    study = catalog.add_study("own", digest="d", text="", metric="validation.accuracy", trials_asked=1)
+    catalog.set_study(study.id, import_paths=[str(code)])
+    recipe = Recipe.model_validate(
+        {"data": {"source": "digits"}, "model": {"build": f"{name}:build"}, "train": {"epochs": 1}}
+    )
+    result = run_trial(recipe, folder.trial(0), device="cpu")
+    trial = catalog.add_trial(study.id, 0, recipe=json.loads(recipe.model_dump_json()), params={})
+    kept = [(file, folder.named(0, file.path), file.metrics["validation.accuracy"]) for file in result.weights]
+    catalog.end_trial(trial.id, "complete", value=kept[0][2], weights=kept)
+    asked: list[tuple[str, ...]] = []
+
+    def ask_elsewhere(form: str, made: Path, given: Any, import_paths: Sequence[str]) -> np.ndarray:
+        """As a process does that knows nothing of the folder of the modules."""
+        asked.append(tuple(import_paths))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "path", [*import_paths, *(path for path in sys.path if path != str(code))])
+            for module in (name, layer):
+                patch.delitem(sys.modules, module, raising=False)
+            try:
+                return ask_here(form, made, given, ())
+            except ModelError as error:
+                raise StoreError(str(error)) from error
+
+    with closing(catalog):
+        pulled = pull(catalog, "own", folder, tmp_path / "out", what="trial:0", answers=ask_elsewhere)
+    assert pulled.needs == (() if alone else (str(code),))
+    assert asked == ([()] if alone else [(), (str(code),)])
+    assert [path.name for path in (tmp_path / "out" / "code").iterdir()] == [f"{name}.py"]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from trials.checkpoint import write_weights
 from trials.data import Preprocess, Splits, load_splits
 from trials.ensemble_file import recipe_of_member, write_ensemble
-from trials.errors import TrialError
+from trials.errors import ModelError, TrialError
 from trials.model.build import build_model
 from trials.package import _load_pyfunc, load_model, write_package
 from trials.recipe import GreedyEnsemble, Recipe
@@ -291,3 +291,35 @@ def test_what_a_model_was_made_from_need_not_be_there_to_load_it(tmp_path: Path)
         np.testing.assert_allclose(
             _load_pyfunc(str(folder)).predict(table), expected(splits, net, table), rtol=1e-4, atol=1e-6
         )
+
+
+def test_a_model_of_ones_own_brings_its_module_along(tmp_path: Path) -> None:
+    (tmp_path / "package_of_ones_own.py").write_text(OWN)
+    rows = np.random.default_rng(0).normal(5, 3, (40, 6)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=rows, y=np.arange(40) % 3)
+    data = {"source": f"npz:{tmp_path / 'data.npz'}"}
+    recipe = Recipe.model_validate({"data": data, "model": {"build": "package_of_ones_own:build"}})
+    splits = load_splits(recipe.data, CPU)
+    weight, bias = torch.randn(3, 6, generator=torch.Generator().manual_seed(0)), torch.zeros(3)
+    write_weights(tmp_path / "weights.safetensors", {"weight": weight, "bias": bias})
+    for name, modules in (("alone", ()), ("whole", (tmp_path / "package_of_ones_own.py",))):
+        write_package(tmp_path / name, recipe, tmp_path / "weights.safetensors", splits, modules)
+    (tmp_path / "package_of_ones_own.py").unlink()
+    with pytest.raises(ModelError, match="module package_of_ones_own cannot be imported"):
+        load_model(tmp_path / "alone")
+    model, preprocess = load_model(tmp_path / "whole")
+    inputs = preprocess(rows)
+    torch.testing.assert_close(model(inputs), 2 * inputs @ weight.T)
+    assert [path.name for path in (tmp_path / "whole" / "code").iterdir()] == ["package_of_ones_own.py"]
+
+
+OWN = """
+from torch import nn
+
+class Doubled(nn.Linear):
+    def forward(self, inputs):
+        return 2 * super().forward(inputs)
+
+def build(num_classes):
+    return Doubled(6, num_classes)
+"""
