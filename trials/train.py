@@ -29,6 +29,7 @@ from trials.fit.step import Midway, Variation, train_epoch
 from trials.history import History
 from trials.keep import keep_weights, validation_metrics
 from trials.locate import one_line
+from trials.nodes import THIS_NODE, Nodes
 from trials.parallel import all_ranks
 from trials.recipe import Recipe
 from trials.recipe.misfits import misfits
@@ -43,6 +44,7 @@ def run_trial(
     report: Callable[[EpochReport], bool] = lambda _: True,
     device: str | torch.device | None = None,
     stop: Callable[[], bool] = lambda: False,
+    nodes: Nodes = THIS_NODE,
 ) -> TrialResult:
     """Train ``recipe`` in ``folder`` and return what it left there.
 
@@ -56,7 +58,8 @@ def run_trial(
     ``device`` is a GPU when there is one, unless said otherwise. The caller's random state and torch's settings are
     left as they were.
 
-    With ``train.data_parallel`` this process is the first of those that train together; the others end with this call.
+    With ``train.data_parallel``, or ``nodes`` where that is left out, this process is the first of those that train
+    together, on this node and on others; they end with this call. A trial may go on with another number of them.
 
     Raises :class:`TrialError` for keys that cannot go together, for a folder that belongs to another recipe or in which
     another process trains, :class:`DataError`, :class:`ModelError`, :class:`Diverged`, :class:`OutOfMemory`,
@@ -81,7 +84,7 @@ def run_trial(
         place = pick_device(device)
         with kept_random_state(place), arithmetic(recipe.train.precision, place), _named_out_of_memory(place):
             splits = load_examples(recipe, place)
-            result = _assemble_or_train(recipe, where, report, stop, splits, place)
+            result = _assemble_or_train(recipe, where, report, stop, splits, place, nodes)
         where.finish(result)
     return result
 
@@ -93,11 +96,12 @@ def _assemble_or_train(
     stop: Callable[[], bool],
     splits: Splits,
     place: torch.device,
+    nodes: Nodes,
 ) -> TrialResult:
     """Make the soup or ensemble that the recipe asks for, or train."""
     if recipe.assembly is not None:
         return assemble(recipe, where, splits, place)
-    with all_ranks(recipe, where.root, len(splits.train), place) as ranks, _named_out_of_memory(place):
+    with all_ranks(recipe, where.root, len(splits.train), place, nodes) as ranks, _named_out_of_memory(place):
         return _train(recipe, where, report, stop, splits, place, ranks)
 
 

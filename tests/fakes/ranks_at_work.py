@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from small_splits import features, random_split, recipe_of, splits_of
 from torch import Tensor, nn
+from torch.distributed import FileStore
 
 from trials.data import Split, Splits, Target
 from trials.fit.distributed import Averaged, Ranks
@@ -55,7 +56,7 @@ def team(size: int, store: Path) -> Iterator[Team]:
         theirs.close()
         others.append(ours)
     try:
-        with process_group(Ranks(0, size), CPU, str(store)):
+        with process_group(Ranks(0, size), CPU, FileStore(str(store), size)):
             yield Team(size, others)
             for other in others:
                 other.send(None)
@@ -67,7 +68,7 @@ def team(size: int, store: Path) -> Iterator[Team]:
 
 def _serve(ranks: Ranks, orders: Connection, store: str) -> None:
     torch.set_num_threads(1)
-    with process_group(ranks, CPU, store):
+    with process_group(ranks, CPU, FileStore(store, ranks.size)):
         while (order := orders.recv()) is not None:
             work, arguments = order
             orders.send(_outcome(work, ranks, arguments))
@@ -145,7 +146,7 @@ def train(
 ) -> Trained:
     """Train ``model`` on ``split`` for some epochs."""
     sections = {"seed": SEED} if model_section is None else {"seed": SEED, "model": model_section}
-    recipe = recipe_of({"data_parallel": ranks.size, "epochs": epochs} | section, data, **sections)
+    recipe = recipe_of({"epochs": epochs} | section, data, **sections)
     splits = all_of(split)
     torch.manual_seed(0)
     steps = steps_per_epoch(len(split), recipe.train)

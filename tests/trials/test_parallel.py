@@ -45,7 +45,7 @@ def others() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "trials.parallel" in " ".join(child.cmdline())]
 
 
-def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path: Path) -> None:
+def test_two_processes_train_like_one_on_the_same_batches(tmp_path: Path) -> None:
     """1293 examples in batches of 64, gathered by twos: the last group is of one batch, with 13 examples."""
     before, seen = (torch.get_num_threads(), sys.excepthook), []
 
@@ -54,7 +54,7 @@ def test_two_processes_train_like_one_with_the_doubled_batch(tmp_path: Path) -> 
         return True
 
     section = {"train": {"accumulate": 2, "ema": {"decay": 0.9}}}
-    together = run_trial(recipe_of(2, 32, **section), tmp_path / "two", look, "cpu")
+    together = run_trial(recipe_of(2, 64, **section), tmp_path / "two", look, "cpu")
     assert [count for count, _ in seen] == [1, 1]
     assert (others(), dist.is_initialized()) == ([], False)
     assert (torch.get_num_threads(), sys.excepthook) == before

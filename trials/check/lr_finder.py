@@ -22,7 +22,7 @@ from trials.disk import write_whole
 from trials.errors import TrialError
 from trials.fit.fitting import Fitting
 from trials.fit.micro_batch import batch_sizes
-from trials.fit.step import Variation, gather_gradient, whole_batch_size
+from trials.fit.step import Variation, gather_gradient
 from trials.recipe import Constant, LrFinder
 from trials.seed import generator, seed_global_state
 
@@ -185,7 +185,7 @@ def _probe(fitting: Fitting, vary: Variation) -> Fitting:
 def _groups_of_batches(fitting: Fitting, vary: Variation) -> Iterator[tuple[Tensor, ...]]:
     """The rows of each batch of one update after the other, pass after pass over the training split, without end."""
     section, split = fitting.recipe.train, vary.splits.train
-    sizes, home = batch_sizes(len(split), whole_batch_size(section)), split.inputs.device
+    sizes, home = batch_sizes(len(split), section.batch_size), split.inputs.device
     for number in itertools.count():
         vary.begin_epoch(-number)  # draws that no epoch of a training makes
         draws = generator(home, fitting.recipe.seed, "lr_finder", number)

@@ -41,14 +41,17 @@ def chunk_sizes(count: int, smallest: int, section: Train) -> list[int]:
     return sizes
 
 
-def smaller_micro_batch(recipe: Recipe) -> int | None:
+def smaller_micro_batch(recipe: Recipe, processes: int = 1) -> int | None:
     """Half of what passes through the model at once now; ``None`` if nothing smaller can be trained.
+
+    ``processes`` share each batch where the recipe does not say how many do.
 
     >>> smaller_micro_batch(Recipe.model_validate({"data": {"source": "digits"}, "model": {"build": "linear"}}))
     64
     """
     section = recipe.train
-    now = section.batch_size if section.micro_batch is None else min(section.micro_batch, section.batch_size)
+    part = -(-section.batch_size // (section.data_parallel or processes))
+    now = part if section.micro_batch is None else min(section.micro_batch, part)
     if now == 1:
         return None
     smaller = now // 2

@@ -36,12 +36,7 @@ _STEPS_BETWEEN_READS = 20
 
 def steps_per_epoch(count: int, section: Train) -> int:
     """Updates in one pass over ``count`` examples."""
-    return math.ceil(len(batch_sizes(count, whole_batch_size(section))) / section.accumulate)
-
-
-def whole_batch_size(section: Train) -> int:
-    """Examples in a batch, over all ranks."""
-    return section.batch_size * section.data_parallel
+    return math.ceil(len(batch_sizes(count, section.batch_size)) / section.accumulate)
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def train_epoch(
     fitting.begin_epoch(epoch)
     # Drawn on the host wherever the examples are: where they fit depends on what else a GPU holds.
     order = torch.randperm(count, generator=generator(torch.device("cpu"), recipe.seed, "order", epoch)).to(home)
-    batches = torch.split(order, batch_sizes(count, whole_batch_size(section)))
+    batches = torch.split(order, batch_sizes(count, section.batch_size))
     score = SCORES[splits.target.task]
     reads_wait = device.type == "cuda" or fitting.ranks.size > 1
     tally = Tally(epoch, fitting.ranks, steps_between_reads=_STEPS_BETWEEN_READS if reads_wait else 1)
@@ -105,10 +100,14 @@ def _midway(step: int, lr: float, tally: Tally, vary: Variation) -> Midway:
 
 
 def _go_on(midway: Midway, tally: Tally, vary: Variation) -> tuple[float, int]:
-    """Put everything back as it was; the learning rate of the update before, and how many there have been."""
+    """Put everything back as it was; the learning rate of the update before, and how many there have been.
+
+    An epoch that one process began may be ended by several: the draws go on in the first, the others begin their own.
+    """
     tally.load_state(midway.state["tally"], vary.device)
-    vary.load_state(midway.state["variation"])
-    set_random_state(vary.device, midway.state["random"])
+    if vary.ranks.leads:
+        vary.load_state(midway.state["variation"])
+        set_random_state(vary.device, midway.state["random"])
     lr: float = midway.state["lr"]
     return lr, midway.steps
 

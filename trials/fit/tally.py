@@ -81,11 +81,13 @@ class Tally:
         }
 
     def load_state(self, state: dict[str, Any], device: torch.device) -> None:
-        """The inverse of :meth:`state`; what is unread lies on ``device`` again."""
+        """The inverse of :meth:`state`; what is unread lies on ``device`` again, in the sums of one rank only."""
         self._steps, self._applied_steps, self._examples = state["counts"]
         self._loss, self._score, self._norm = state["sums"]
+        ours = torch.Tensor.clone if self._ranks.leads else torch.zeros_like
         self._pending = [
-            (step, count, loss.to(device), score.to(device)) for step, count, loss, score in state["pending"]
+            (step, count, ours(loss).to(device), ours(score).to(device))
+            for step, count, loss, score in state["pending"]
         ]
         self._norms = [norm.to(device) for norm in state["norms"]]
 

@@ -78,7 +78,7 @@ class Train(Section):
     epochs: Count = 10
     """Passes over the training split. [sweeper]"""
     batch_size: Count = 128
-    """Examples in each batch. More than the data has is all of it. [sweeper]"""
+    """Examples in each batch, whatever processes share it. More than the data has is all of it. [sweeper]"""
     micro_batch: Count | None = None
     """Most examples that pass through the model at once, for batches that do not fit into memory; null passes the whole
     batch. A batch is drawn and varied as ever, then passed in chunks whose gradients sum to its own; only batch norm
@@ -109,10 +109,12 @@ class Train(Section):
     """Keep the plain mean of the weights along the last epochs, and evaluate it at the end. [arXiv:1803.05407]"""
     early_stop: EarlyStop | None = None
     """Stop when nothing gets better. [Prechelt, 1998]"""
-    data_parallel: Count = 1
-    """Processes on one machine that train one trial together, one a GPU: each takes `batch_size` examples a step, and
-    blends among these. Batch norm is over all of them on GPUs; on CPUs it is over each process's own, and the first
-    one's statistics are kept. [torch.nn.parallel.DistributedDataParallel; torch.nn.SyncBatchNorm]"""
+    data_parallel: Count | None = None
+    """Processes that train one trial together, one a GPU: each takes its part of every batch, and blends among these
+    examples. How many there are does not change what is trained, but for rounding, what is drawn, and batch norm on
+    CPUs: on GPUs it is over the whole batch, on CPUs over each process's part, and the first one's statistics are kept.
+    Left out, it is one for each of `workers.gpus` on each of `workers.nodes`.
+    [torch.nn.parallel.DistributedDataParallel; torch.nn.SyncBatchNorm]"""
     compile: bool = False
     """Compile the model. It takes a minute at first and pays on a GPU. [torch.compile]"""
     channels_last: bool = True

@@ -325,10 +325,10 @@ def test_the_suggestion_for_a_real_fitting_lies_where_training_works() -> None:
 
 @pytest.mark.slow
 def test_two_processes_find_the_rate_that_one_finds_and_train_at_it(tmp_path: Path) -> None:
-    """Two batches of 16 on each of two processes are one of 64."""
+    """Two batches of 32, each shared by two processes, are one of 64."""
     finder = {"epochs": 1, "optimizer": {"name": "sgd", "lr": 0.1}, "lr_finder": {"steps": 40, "start": 1e-4}}
     results, pictures = [], []
-    for name, sizes in [("one", {"batch_size": 64}), ("two", {"batch_size": 16, "accumulate": 2, "data_parallel": 2})]:
+    for name, sizes in [("one", {"batch_size": 64}), ("two", {"batch_size": 32, "accumulate": 2, "data_parallel": 2})]:
         recipe = recipe_of(finder | sizes, model={"build": "mlp", "width": 16})
         results.append(run_trial(recipe, tmp_path / name, device="cpu"))
         with Image.open(tmp_path / name / "pictures" / "lr_finder.png") as picture:

@@ -1,4 +1,4 @@
-"""F10: several ranks train like one with that many times larger a batch; what one of them meets, all meet."""
+"""F10: several ranks train like one on the same batches; what one of them meets, all meet."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def alike(states: list[dict[str, Tensor]]) -> bool:
 
 
 def check_as_one(ranks: Team, split: Split, section: dict[str, Any], *more: Any) -> Trained:
-    """Train for three epochs in all ranks, and in this process alone with their batches joined to one."""
-    made: list[Trained] = ranks.run(train, "plain", split, {"batch_size": BATCH_SIZE, **section}, 3, *more)
+    """Train for three epochs in all ranks, and in this process alone."""
+    made: list[Trained] = ranks.run(train, "plain", split, {"batch_size": WHOLE, **section}, 3, *more)
     alone = train(ALONE, "plain", split, {"batch_size": WHOLE, **section}, 3, *more)
     assert alike([one.state for one in made])
     check_close(made[0].state, alone.state)
@@ -84,7 +84,7 @@ def check_close(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
         (5, 5),  # a single batch, and that a small one
     ],
 )
-def test_three_ranks_train_as_one_with_the_tripled_batch(ranks: Team, count: int, last: int) -> None:
+def test_three_ranks_train_as_one_on_the_same_batches(ranks: Team, count: int, last: int) -> None:
     assert batch_sizes(count, WHOLE)[-1] == last
     check_as_one(ranks, some_rows(count), {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}})
 
@@ -123,7 +123,7 @@ def test_each_rank_blends_its_own_examples_and_each_example_counts_the_same(rank
     """One update, computed here from what each rank draws."""
     split, lr = some_rows(7), 0.5
     made: list[Trained] = ranks.run(
-        train, "plain", split, {"batch_size": BATCH_SIZE, "optimizer": {"name": "sgd", "lr": lr}}, 1, MIXUP
+        train, "plain", split, {"batch_size": WHOLE, "optimizer": {"name": "sgd", "lr": lr}}, 1, MIXUP
     )
     torch.manual_seed(0)
     model = MODELS["plain"]()
@@ -164,7 +164,7 @@ def test_each_rank_drops_its_own(ranks: Team) -> None:
 
 def test_the_first_rank_s_batch_norm_statistics_are_the_trial_s(ranks: Team) -> None:
     split = some_rows(13)
-    section = {"batch_size": BATCH_SIZE + 1, "ema": {"decay": 0.5, "warmup": False}, "swa": {"start": 0.0}}
+    section = {"batch_size": WHOLE + 3, "ema": {"decay": 0.5, "warmup": False}, "swa": {"start": 0.0}}
     made: list[Trained] = ranks.run(train, "normed", split, section)
     assert alike([one.state for one in made])
     assert alike([one.averages["ema"] for one in made])
@@ -193,7 +193,7 @@ def test_a_loss_that_one_rank_alone_loses_stops_all_alike(ranks: Team) -> None:
     split = some_rows(WHOLE)
     last = torch.randperm(WHOLE, generator=generator(CPU, SEED, "order", 1))[-1]
     split.inputs[last] = math.inf
-    errors = ranks.run(train, "plain", split, {"batch_size": BATCH_SIZE, "optimizer": {"name": "sgd", "lr": 0.1}})
+    errors = ranks.run(train, "plain", split, {"batch_size": WHOLE, "optimizer": {"name": "sgd", "lr": 0.1}})
     assert [type(error) for error in errors] == [Diverged] * SIZE
     assert {str(error) for error in errors} == {
         "the training loss became nan in epoch 1 step 1 at learning rate 0.1; lower train.optimizer.lr or set "
@@ -203,7 +203,7 @@ def test_a_loss_that_one_rank_alone_loses_stops_all_alike(ranks: Team) -> None:
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_a_layer_that_takes_no_part_is_named(ranks: Team, accumulate: int) -> None:
-    section = {"batch_size": BATCH_SIZE, "accumulate": accumulate}
+    section = {"batch_size": WHOLE, "accumulate": accumulate}
     for error in ranks.run(train, "with_spare", some_rows(2 * WHOLE), section):
         assert isinstance(error, TrialError)
         assert str(error) == (
