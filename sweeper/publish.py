@@ -42,7 +42,8 @@ def publish_winner(
 
     Returns what the catalog keeps of it: kind, trial, path, sha256, selection and test metrics, number of the package,
     and each look at the test split with a winner of this study: how many, when, with which weights. Weights whose
-    scores the catalog holds already are not looked at a second time.
+    scores the catalog holds already are not looked at a second time. A look is recorded before it is taken: whatever
+    ends this process, none goes uncounted.
 
     Args:
         catalog: keeps the record.
@@ -55,20 +56,22 @@ def publish_winner(
     Raises:
         StoreError: the weights are gone or are not those the catalog knows.
     """
-    before = catalog.study(study.name).winner or {"sha256": None, "test_looks": 0, "looks": [], "package": 0}
+    known = catalog.study(study.name)
+    before = known.winner or {"sha256": None, "package": 0}
     chosen = {"kind": winner.kind, "trial": winner.trial, "path": winner.path, "sha256": winner.sha256}
     if chosen.items() <= before.items() and before.get("verdict") == verdict:
         return before
     weights = folder.file(winner.path)
     check_digest(weights, winner.sha256)
     recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner.trial).recipe))
+    looks = known.looks
     if winner.sha256 == before["sha256"]:
-        scores = {name: before[name] for name in ("selection", "test", "test_looks", "looks")}
+        scores = {name: before[name] for name in ("selection", "test")}
     else:
+        looks = _recorded_look(catalog, known, chosen)
         scores = _look(recipe, weights)
-        look = {**chosen, "at": time.time()}
-        scores |= {"test_looks": before["test_looks"] + 1, "looks": [*before["looks"], look]}
-    record = {**chosen, "metric": study.metric, **scores, "package": before["package"] + 1}
+    counted = {"test_looks": len(looks), "looks": looks}
+    record = {**chosen, "metric": study.metric, **scores, **counted, "package": before["package"] + 1}
     record["confirmation"] = of_split("confirm", winner.metrics)
     if verdict is not None:
         record["verdict"] = dict(verdict)
@@ -92,6 +95,19 @@ def pack_again(catalog: Catalog, study: StudyRow, folder: StudyFolder, *, file_f
     record = {**winner, "package": winner["package"] + 1}
     pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
     catalog.set_study(study.id, winner=record)
+
+
+def _recorded_look(catalog: Catalog, study: StudyRow, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All looks at the test split with the one that is about to be taken, which the catalog knows from now on.
+
+    One with the same weights that was cut off before its scores were known is taken again, and is still one.
+    """
+    if study.looks and study.looks[-1]["sha256"] == chosen["sha256"]:
+        return study.looks
+    looks = [*study.looks, {**chosen, "at": time.time()}]
+    count = {} if study.winner is None else {"test_looks": len(looks)}
+    catalog.set_study(study.id, winner={**(study.winner or {}), **count, "looks": looks})
+    return looks
 
 
 def _look(recipe: Recipe, weights: Path) -> dict[str, Any]:

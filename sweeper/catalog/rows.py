@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 StudyState = Literal["running", "paused", "stopped", "finished", "failed"]
@@ -55,6 +55,8 @@ class StudyRow:
     """Where its study.yaml was when it was last started."""
     import_paths: list[str]
     """The folders from which its own modules were imported then."""
+    looks: list[dict[str, Any]] = field(default_factory=list)
+    """Each look at the test split, recorded before it was taken: with which weights, and when (seconds since 1970)."""
 
 
 @dataclass(frozen=True)

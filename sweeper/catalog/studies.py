@@ -135,7 +135,11 @@ class Studies(Database):
 
 
 def _study(row: Row[Any]) -> StudyRow:
-    return StudyRow(**row._mapping)
+    columns = {**row._mapping}
+    said = columns["winner"] or {}
+    # Of a first winner that is only now looked at nothing is known but the look.
+    columns["winner"] = said if said.keys() - {"looks"} else None
+    return StudyRow(**columns, looks=said.get("looks", []))
 
 
 def winner_without_model(connection: Connection, study_id: int) -> dict[str, Any] | None:

@@ -6,11 +6,12 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 
-from sweeper.catalog import Catalog
+from sweeper.catalog import Catalog, WeightsRow
 from sweeper.errors import StoreError
 from sweeper.publish import check_digest, publish_winner
 from sweeper.rank.leaderboard import rank
@@ -131,6 +132,55 @@ def test_other_winners_are_looked_at_and_counted_and_none_is_looked_at_twice_in_
 
     card = (folder.package(records[2]["package"]) / "README.md").read_text()
     assert "The test split was looked at 3 times, each time with the winner that the study had then" in card
+
+
+@pytest.mark.parametrize("killed_in", ["look", "pack"])
+def test_a_look_that_is_cut_off_counts_once_and_before_it_is_taken(
+    killed_in: str, finished: tuple[Catalog, StudyFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, folder = finished[0], StudyFolder(tmp_path, "small")
+    shutil.copytree(finished[1].trials, folder.trials)
+    study = catalog.add_study(killed_in, digest="d", text="", metric="validation.accuracy", trials_asked=1)
+    recipe = catalog.trial(catalog.study("small").id, 0).recipe
+    best, other = rank(catalog.weights(catalog.study("small").id), study.metric)
+    catalog.add_trial(study.id, 0, params={}, recipe=recipe)
+
+    def publish_and_be_killed(winner: WeightsRow) -> None:
+        real = score.score_weights
+
+        def look(recipe: Recipe, weights: Path, split: Literal["selection", "test"]) -> dict[str, float]:
+            if split == "test":
+                assert catalog.study(study.name).looks[-1]["sha256"] == winner.sha256, "recorded before it is taken"
+                if killed_in == "look":
+                    raise KeyboardInterrupt
+            return real(recipe, weights, split)
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr(score, "score_weights", look)
+            if killed_in == "pack":
+                patched.setattr("sweeper.publish.pack", killed)
+            with pytest.raises(KeyboardInterrupt):
+                publish_winner(catalog, study, winner, folder, file_folder=folder.root)
+
+    for _ in range(2):
+        publish_and_be_killed(best)
+        row = catalog.study(study.name)
+        assert (row.winner, [look["sha256"] for look in row.looks]) == (None, [best.sha256])
+    first = publish_winner(catalog, study, best, folder, file_folder=folder.root)
+    assert (first["test_looks"], first["looks"]) == (1, row.looks)
+
+    publish_and_be_killed(other)
+    said = [best.sha256, other.sha256]
+    row = catalog.study(study.name)
+    assert row.winner == {**first, "test_looks": 2, "looks": row.looks}, "all else is the winner's that is still packed"
+    assert [look["sha256"] for look in row.looks] == said
+    second = publish_winner(catalog, study, other, folder, file_folder=folder.root)
+    assert (second["test_looks"], [look["sha256"] for look in second["looks"]]) == (2, said)
+    card = (folder.package(second["package"]) / "README.md").read_text()
+    assert "The test split was looked at 2 times" in card
 
 
 def test_weights_that_changed_are_refused(tmp_path: Path) -> None:
