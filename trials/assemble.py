@@ -5,29 +5,32 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from trials.assembled import Assembled, in_digits
 from trials.average.ensemble import CHOOSERS, Chosen
+from trials.average.filling import fill, fits, parts_of
+from trials.average.stored import opened_alike
 from trials.check.size_curve import draw_size_curve
 from trials.checkpoint import TrialFolder
 from trials.data import Splits
 from trials.device import on_model_device
-from trials.ensemble_file import recipe_of_member, write_ensemble
+from trials.ensemble_file import build_chosen, recipe_of_member, write_ensemble
 from trials.errors import TrialError
 from trials.fit.evaluate import on_device, predict
 from trials.fit.loss import class_scores
 from trials.keep import kept_metrics
-from trials.kept import read_kept
+from trials.kept import read_kept, verified_path
 from trials.members import check_alike
-from trials.package import model_of_file, model_with_weights
+from trials.model.build import build_model
 from trials.recipe import GreedyEnsemble, Member, Recipe, TopEnsemble
 from trials.result import TrialResult, WeightsFile, WeightsKind
+from trials.seed import kept_random_state
 from trials.soups import make_soup
-from trials.tensor_files import unpacked_weights
 
 ENSEMBLE_PICTURE = "ensemble.png"
 _KEY = "assembly.members"
@@ -62,9 +65,11 @@ def _scored(
     kind: WeightsKind, recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device
 ) -> tuple[WeightsFile, nn.Module]:
     """What the file that was made is worth, and the model in it."""
-    path, spec = where.kept_weights(kind), splits.preprocess.spec
-    content = path.read_bytes()
-    model = on_model_device(model_of_file(recipe, spec, splits.target, *unpacked_weights(content)), place, recipe, spec)
+    path = where.kept_weights(kind)
+    with opened_alike([path]) as (stored,):
+        model = _built(recipe, splits, stored.metadata if recipe.makes_ensemble else None)
+        fill(model, stored, parts_of(stored))
+    model = on_model_device(model, place, recipe, splits.preprocess.spec)
     metrics = kept_metrics(model, recipe, splits, place)
     if not math.isfinite(metrics["validation.loss"]):
         raise TrialError(
@@ -76,10 +81,24 @@ def _scored(
         path=path.relative_to(where.root).as_posix(),
         metrics=metrics,
         epoch=0,
-        bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=path.stat().st_size,
+        sha256=_digest(path),
     )
     return file, model
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _built(recipe: Recipe, splits: Splits, metadata: Mapping[str, str] | None = None) -> nn.Module:
+    """The recipe's model in eval mode, without its weights yet; with ``metadata`` the ensemble whose file has it."""
+    spec, target = splits.preprocess.spec, splits.target
+    with kept_random_state(torch.device("cpu")):
+        if metadata is not None:
+            return build_chosen(recipe, spec, target, metadata).eval()
+        return build_model(recipe.model, spec, target.outputs).eval()
 
 
 def make_ensemble(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> Assembled:
@@ -103,10 +122,16 @@ def make_ensemble(recipe: Recipe, where: TrialFolder, splits: Splits, place: tor
 def _answers(member: Member, recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.device) -> Tensor:
     """A member's probabilities (N, classes), or standardised values (N, 1), on the selection split; float64, on the
     host."""
-    its_recipe, spec = recipe_of_member(member), splits.preprocess.spec
-    weights = read_kept(member.weights, where.root, _KEY)
-    model = model_with_weights(its_recipe, spec, splits.target.outputs, weights)
-    model = on_model_device(model, place, recipe, spec)
+    its_recipe = recipe_of_member(member)
+    model = _built(its_recipe, splits)
+    with opened_alike([verified_path(member.weights, where.root, _KEY)]) as (file,):
+        if not fits(model, file):
+            raise TrialError(
+                f"{_KEY}: {member.weights.name} is of another model than the {its_recipe.model.build} of its recipe; "
+                "leave it out"
+            )
+        fill(model, file, parts_of(file))
+    model = on_model_device(model, place, recipe, splits.preprocess.spec)
     outputs = predict(model, splits.selection.inputs, splits.preprocess, recipe, place).cpu().double()
     if splits.target.task == "regression":
         return outputs

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trials.errors import TrialError
 from trials.locate import one_line
-from trials.manifest import Damaged
+from trials.manifest import Damaged, verify
 from trials.recipe import KeptWeights
 from trials.tensor_files import read_weights
 
@@ -28,10 +28,26 @@ def read_kept(kept: KeptWeights, root: Path, key: str) -> dict[str, Tensor]:
     try:
         return read_weights(path, kept.sha256)
     except Damaged as damage:
-        raise TrialError(
-            f"{key}: {path}: cannot be used as {kept.name} ({damage.found}); put the file back, or train anew what "
-            "needs it"
-        ) from damage
+        raise _unusable(kept, path, key, damage) from damage
+
+
+def verified_path(kept: KeptWeights, root: Path, key: str) -> Path:
+    """Where the file is that the trial in the folder ``root`` uses, which is read once and not held.
+
+    Raises :class:`TrialError` as :func:`read_kept` does.
+    """
+    path = path_of(kept, root)
+    try:
+        verify(path, kept.sha256)
+    except Damaged as damage:
+        raise _unusable(kept, path, key, damage) from damage
+    return path
+
+
+def _unusable(kept: KeptWeights, path: Path, key: str, damage: Damaged) -> TrialError:
+    return TrialError(
+        f"{key}: {path}: cannot be used as {kept.name} ({damage.found}); put the file back, or train anew what needs it"
+    )
 
 
 def load_kept(model: nn.Module, kept: KeptWeights, root: Path, key: str, build: str) -> None:

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trials.assembled import Assembled, in_digits
 from trials.average.barrier import BARRIERS, barrier_matrix, draw_barriers, kept_apart
+from trials.average.filling import Parts, fill, fits, parts_of, write_as
 from trials.average.soup import greedy_soup, mean_of_files
-from trials.checkpoint import TrialFolder, write_weights
+from trials.average.stored import StoredWeights, opened_alike
+from trials.checkpoint import TrialFolder
 from trials.data import Split, Splits
 from trials.device import on_model_device
 from trials.disk import sync, temporary_for
 from trials.errors import TrialError
 from trials.fit.evaluate import evaluate
 from trials.keep import refresh_from_training_split, validation_metrics
-from trials.kept import path_of, read_kept
+from trials.kept import verified_path
 from trials.model.build import build_model
-from trials.recipe import GreedySoup, KeptWeights, Recipe, UniformSoup
+from trials.recipe import GreedySoup, Recipe, UniformSoup
 from trials.result import is_better
 from trials.seed import generator, kept_random_state
-from trials.tensor_files import unpacked_weights
 
 BARRIER_EXAMPLES = 512
 """Of the selection split, and of the training split for batch norm: for a barrier's height a few are enough, and there
@@ -43,9 +44,9 @@ def make_soup(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.d
     assembly = recipe.assembly
     assert isinstance(assembly, UniformSoup | GreedySoup)
     pot = _Pot(recipe, splits, place)
-    for kept in assembly.ingredients:
-        pot.fill(read_kept(kept, where.root, _KEY), kept)
-    paths = [path_of(kept, where.root) for kept in assembly.ingredients]
+    paths = [verified_path(kept, where.root, _KEY) for kept in assembly.ingredients]
+    for kept, path in zip(assembly.ingredients, paths, strict=True):
+        pot.require_fit(path, kept.name)
     accepted, notes = _sorted_out(assembly, paths, pot, where)
     # The mean lies where the soup will, which takes its place once batch norm is measured.
     soup = where.kept_weights("soup")
@@ -57,9 +58,10 @@ def make_soup(recipe: Recipe, where: TrialFolder, splits: Splits, place: torch.d
         chosen = tuple(accepted[index] for index in taken)
     else:
         mean_of_files([paths[index] for index in accepted], soup)
-    pot.fill(unpacked_weights(soup.read_bytes())[0])
-    pot.refresh()
-    write_weights(soup, pot.model.state_dict())
+    with opened_alike([soup]) as (file,):
+        fill(pot.model, file, parts_of(file))
+        pot.refresh()
+        write_as(pot.model, file, soup)
     said = _inside(assembly, chosen)
     if isinstance(assembly, GreedySoup):
         said = _first_if_better(soup, paths[0], pot, assembly.ingredients[0].name) or said
@@ -81,7 +83,7 @@ def _first_if_better(soup: Path, first: Path, pot: _Pot, name: str) -> str | Non
     """
     metric = pot.recipe.metric
     together = pot.value()
-    pot.fill(unpacked_weights(first.read_bytes())[0])
+    pot.fill(first)
     alone = pot.value()
     if not (math.isnan(together) or is_better(metric, alone, than=together)):
         return None
@@ -133,16 +135,19 @@ class _Pot:
         fewer = average.model_copy(update={"batch_norm_samples": min(BARRIER_EXAMPLES, average.batch_norm_samples)})
         self._quick = self.recipe.model_copy(update={"average": fewer})
 
-    def fill(self, weights: Mapping[str, Tensor], kept: KeptWeights | None = None) -> None:
-        """Put weights into the model. Raises :class:`TrialError` when they are of another."""
-        try:
-            self.model.load_state_dict(weights)
-        except RuntimeError as error:
-            name = "the soup" if kept is None else kept.name
-            raise TrialError(
-                f"{_KEY}: {name} is of another model than this {self.recipe.model.build}, expected weights of one "
-                "architecture; leave it out"
-            ) from error
+    def require_fit(self, path: Path, name: str) -> None:
+        """Raise :class:`TrialError` when the weights in a file are of another model."""
+        with opened_alike([path]) as (file,):
+            if not fits(self.model, file):
+                raise TrialError(
+                    f"{_KEY}: {name} is of another model than this {self.recipe.model.build}, expected weights of one "
+                    "architecture; leave it out"
+                )
+
+    def fill(self, path: Path) -> None:
+        """Put the weights of a file that fits into the model."""
+        with opened_alike([path]) as (file,):
+            fill(self.model, file, parts_of(file))
 
     def refresh(self) -> None:
         """Measure batch norm anew."""
@@ -150,7 +155,7 @@ class _Pot:
 
     def worth(self, path: Path) -> float:
         """What weights are worth on the selection split by the recipe's metric, with batch norm measured anew."""
-        self.fill(unpacked_weights(path.read_bytes())[0])
+        self.fill(path)
         self.refresh()
         return self.value()
 
@@ -159,9 +164,9 @@ class _Pot:
         found = evaluate(self.model, self.splits.selection, self.splits, self.recipe, self.place)
         return validation_metrics(found)[self.recipe.metric]
 
-    def loss(self, weights: Mapping[str, Tensor]) -> float:
+    def loss(self, like: StoredWeights, parts: Parts) -> float:
         """The loss of weights on some examples of the selection split, with batch norm measured anew on a few."""
-        self.fill(weights)
+        fill(self.model, like, parts)
         refresh_from_training_split(self.model, self._quick, self.splits, self.place)
         return evaluate(self.model, self._sample, self.splits, self.recipe, self.place).loss
 

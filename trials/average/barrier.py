@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import safetensors.torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from trials.average.stored import Numbers, Wide, combined, in_memory, opened_alike
+from trials.average.filling import Parts, parts_of
+from trials.average.stored import Numbers, StoredWeights, Wide, combined, opened_alike
 from trials.check.pictures import new_figure, write_figure
-from trials.tensor_files import Weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,11 +64,10 @@ def barrier(losses: Sequence[float], fractions: Sequence[float]) -> float:
     return rise / mean if mean > 0.0 else math.inf
 
 
-def interpolate(a: Path, b: Path, fraction: float) -> dict[str, Tensor]:
-    """The weights ``(1 - fraction) * a + fraction * b`` of two safetensors files, in float64 and rounded once.
+def interpolated(files: Sequence[StoredWeights], fraction: float) -> Parts:
+    """The weights ``(1 - fraction) * a + fraction * b`` of two files, part by part, in float64 and rounded once.
 
-    What is not floating point (counters) is that of ``a``. Memory: one set of weights. Raises :class:`TrialError`
-    unless both have the same names, shapes and types.
+    What is not floating point (counters) is that of ``a``.
     """
 
     def mixed(parts: Iterator[Numbers]) -> Wide:
@@ -78,26 +75,25 @@ def interpolate(a: Path, b: Path, fraction: float) -> dict[str, Tensor]:
         total += next(parts).astype(np.float64) * fraction
         return total
 
-    with opened_alike([a, b]) as files:
-        return in_memory(files[0], combined(files, mixed))
+    return combined(files, mixed)
 
 
 def barrier_matrix(
-    paths: Sequence[Path], loss_of: Callable[[Weights], float], fractions: Sequence[float] = FRACTIONS
+    paths: Sequence[Path], loss_of: Callable[[StoredWeights, Parts], float], fractions: Sequence[float] = FRACTIONS
 ) -> Matrix:
     """The barriers between each two of K safetensors files, (K, K): symmetrical, zero on the diagonal.
 
-    ``loss_of`` loads weights into a model, refreshes its batch norm and measures its loss; it is asked once for each
-    file, and for each pair once at each of ``fractions`` between its ends. Raises :class:`TrialError` unless all files
-    have the same names, shapes and types.
+    ``loss_of`` fills a model with parts of tensors like those of a file, refreshes its batch norm and measures its
+    loss; it is asked once for each file, and for each pair once at each of ``fractions`` between its ends. Raises
+    :class:`TrialError` unless all files have the same names, shapes and types.
     """
-    with opened_alike(paths):
-        pass  # before anything is measured
-    ends = [loss_of(safetensors.torch.load_file(path)) for path in paths]
-    matrix = np.zeros((len(paths), len(paths)))
-    for i, j in itertools.combinations(range(len(paths)), 2):
-        between = [loss_of(interpolate(paths[i], paths[j], fraction)) for fraction in fractions]
-        matrix[i, j] = matrix[j, i] = barrier([ends[i], *between, ends[j]], [0.0, *fractions, 1.0])
+    with opened_alike(paths) as files:
+        ends = [loss_of(file, parts_of(file)) for file in files]
+        matrix = np.zeros((len(paths), len(paths)))
+        for i, j in itertools.combinations(range(len(paths)), 2):
+            pair = (files[i], files[j])
+            between = [loss_of(files[i], interpolated(pair, fraction)) for fraction in fractions]
+            matrix[i, j] = matrix[j, i] = barrier([ends[i], *between, ends[j]], [0.0, *fractions, 1.0])
     return matrix
 
 

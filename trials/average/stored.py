@@ -79,6 +79,12 @@ class StoredWeights:
         """By name, in the order of their places."""
         self._file = path.open("rb", buffering=0)
 
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Texts about the tensors."""
+        said: dict[str, str] = json.loads(self.header[8:]).get("__metadata__", {})
+        return said
+
     def _places(self) -> Iterator[tuple[str, StoredTensor]]:
         header: dict[str, dict[str, Any]] = json.loads(self.header[8:])
         header.pop("__metadata__", None)

@@ -23,9 +23,11 @@ from trials.average.barrier import (
     barrier_matrix,
     barriers_figure,
     draw_barriers,
-    interpolate,
+    interpolated,
     kept_apart,
 )
+from trials.average.filling import Parts
+from trials.average.stored import StoredWeights, in_memory, opened_alike
 from trials.errors import TrialError
 from trials.tensor_files import Weights
 
@@ -51,21 +53,31 @@ def parabola(weights: Weights) -> float:
     return 0.5 + (w - 0.3) ** 2
 
 
+def whole(loss: Callable[[Weights], float]) -> Callable[[StoredWeights, Parts], float]:
+    """A loss of weights that are all in memory."""
+    return lambda file, parts: loss(in_memory(file, parts))
+
+
+def interpolate(a: Path, b: Path, fraction: float) -> dict[str, Tensor]:
+    with opened_alike([a, b]) as files:
+        return in_memory(files[0], interpolated(files, fraction))
+
+
 def test_two_minima_of_a_double_well_are_apart_by_its_hill(tmp_path: Path) -> None:
-    matrix = barrier_matrix(at(tmp_path, -1.0, 1.0), double_well)
+    matrix = barrier_matrix(at(tmp_path, -1.0, 1.0), whole(double_well))
     assert matrix.tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
 
 def test_between_uneven_ends_the_rise_is_above_the_line_between_their_losses(tmp_path: Path) -> None:
     """From -1 (loss 1) to 0 (loss 2): f(w) = 1 + (1 - w^2)^2 rises above the line 2 + w by most at w = -1/4, of the
     three places: 1 + (15/16)^2 - 7/4 = 33/256, of a mean loss of 3/2."""
-    matrix = barrier_matrix(at(tmp_path, -1.0, 0.0), double_well)
+    matrix = barrier_matrix(at(tmp_path, -1.0, 0.0), whole(double_well))
     assert matrix[0, 1] == pytest.approx(33 / 256 / 1.5, rel=1e-12)
     assert barrier([double_well({"w": torch.tensor(w)}) for w in (-1.0, -0.25, 0.0)], [0.0, 0.75, 1.0]) == matrix[0, 1]
 
 
 def test_a_convex_loss_has_no_barrier(tmp_path: Path) -> None:
-    matrix = barrier_matrix(at(tmp_path, -1.0, 0.25, 4.0), parabola)
+    matrix = barrier_matrix(at(tmp_path, -1.0, 0.25, 4.0), whole(parabola))
     assert matrix.tolist() == [[0.0] * 3] * 3
 
 
@@ -77,7 +89,7 @@ def test_symmetrical_and_each_place_is_measured_once(tmp_path: Path) -> None:
         return double_well(weights)
 
     places = (-1.0, 1.0, 0.5, 3.0)
-    matrix = barrier_matrix(at(tmp_path, *places), noted)
+    matrix = barrier_matrix(at(tmp_path, *places), whole(noted))
     assert np.array_equal(matrix, matrix.T)
     assert not matrix.diagonal().any()
     assert asked[:4] == list(places)
@@ -124,7 +136,7 @@ def test_interpolated_weights_are_those_of_numpy_in_float64(tmp_path: Path) -> N
 def test_files_that_do_not_fit_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
     paths = [*at(tmp_path, 0.0, 1.0), write(tmp_path / "other", {"w": torch.zeros(2)})]
     with pytest.raises(TrialError, match=r"tensor w is float32 \[1\] in .*, but float32 \[2\] in .*other; "):
-        barrier_matrix(paths, lambda _: pytest.fail("measured"))
+        barrier_matrix(paths, lambda *_: pytest.fail("measured"))
 
 
 def matrix_of(entry: Callable[[], float], count: int) -> Matrix:
