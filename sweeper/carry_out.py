@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -27,6 +28,7 @@ from sweeper.rank.leaderboard import leaderboard
 from sweeper.run import run_study
 from sweeper.settings import Settings
 from sweeper.storage import keep_resume_points, remove_leftovers
+from sweeper.store.open import open_folder
 from sweeper.study import Study
 from sweeper.study_folder import StudyFolder
 from sweeper.tracking import Tracker
@@ -59,9 +61,9 @@ class Call:
     in_process: bool
     train: str
 
-    @property
+    @cached_property
     def folder(self) -> StudyFolder:
-        return StudyFolder(self.settings.home, self.study.name)
+        return open_folder(self.settings, self.study.name)
 
     def say(self, line: str) -> None:
         # Never wrapped: a line that names a command must still be one when it is copied.
@@ -279,7 +281,7 @@ def _leave(call: Call, state: StudyState) -> None:
 
 
 def _onward(call: Call) -> str:
-    return "continue with: " + show.command(call.settings, "start", str(call.study.path))
+    return "continue with: " + show.command(call.settings, *show.start_again(call.row))
 
 
 def _is_full(error: StoreError | NoSpace | OSError) -> bool:

@@ -46,6 +46,7 @@ def main() -> None:
       sweeper show digits            trials, leaderboard, winner
       sweeper extend digits --epochs +10   more epochs for the best trial
       sweeper stop digits            from any terminal; pause and resume likewise
+      sweeper start study.yaml --detach    as a job of a Ray cluster; then: logs, top
       sweeper ui                     browse it in MLflow
       sweeper pull digits -o best    the winner, with its model card
       sweeper predict best photos/   ask it
@@ -62,6 +63,8 @@ for _command in (
     run_studies.sync,
     look.list_,
     look.show,
+    look.top,
+    look.logs,
     look.rank,
     look.ui,
     look.doctor,

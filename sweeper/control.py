@@ -10,14 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
-from pathlib import Path
 
 from rich.console import Console
 
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.lease import is_held
 from sweeper.settings import Settings
-from sweeper.show import command, state_of
+from sweeper.show import command, start_again, state_of
 
 PATIENCE_SECONDS = 60.0
 LOOK_SECONDS = 0.5
@@ -82,7 +81,7 @@ def resume(
     name: str,
     settings: Settings,
     console: Console,
-    go_on: Callable[[Path], int],
+    go_on: Callable[[StudyRow], int],
     *,
     patience_seconds: float = PATIENCE_SECONDS,
 ) -> int:
@@ -92,7 +91,7 @@ def resume(
         name: of the study.
         settings: where things live.
         console: where to say what comes of it.
-        go_on: runs the study of that file, as `sweeper start` does.
+        go_on: runs the study, as `sweeper start` does.
         patience_seconds: how long to wait for a paused study to go on.
 
     Raises:
@@ -116,8 +115,9 @@ def resume(
             if is_held(catalog.study(name)):
                 say(console, f"study {name!r} goes on where it was started")
                 return 0
-    say(console, f"nobody runs study {name!r}; it goes on here")
-    return go_on(Path(study.file))
+    where = "it goes on here" if study.job is None else f"it was Ray job {study.job}"
+    say(console, f"nobody runs study {name!r}; {where}")
+    return go_on(study)
 
 
 def _wait(
@@ -169,7 +169,7 @@ def _onward(study: StudyRow, settings: Settings) -> str:
         case "paused":
             return f"; it is paused, go on with: {command(settings, 'resume', study.name)}"
         case _:
-            return f"; go on with: {command(settings, 'start', study.file)}"
+            return f"; go on with: {command(settings, *start_again(study))}"
 
 
 def say(console: Console, line: str) -> None:

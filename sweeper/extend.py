@@ -20,9 +20,10 @@ from sweeper.errors import StudyError, StudyFailed
 from sweeper.lease import Lease
 from sweeper.runner import TRAIN
 from sweeper.settings import Settings
-from sweeper.show import command
+from sweeper.show import command, start_again
 from sweeper.start import open_call
 from sweeper.storage import best_trials
+from sweeper.store.open import open_folder
 from sweeper.study import load_study
 from sweeper.study_folder import StudyFolder
 from sweeper.view import counted
@@ -72,11 +73,11 @@ def extend(
         if row.state != "finished":
             raise StudyError(
                 f"study {name!r} is not finished, expected one that is; finish it with: "
-                + command(settings, "start", row.file)
+                + command(settings, *start_again(row))
             )
         study = load_study(row.file, row.text)
         chosen = _chosen(catalog, row, trials, numbers)
-        _check_resume_points(chosen, StudyFolder(settings.home, name), study.storage.extendable)
+        _check_resume_points(chosen, open_folder(settings, name), study.storage.extendable)
         _check_no_later_epochs(chosen, catalog)
         call = open_call(study, row, settings, catalog, console, in_process=in_process, train=train)
         call.say(plan(name, chosen, epochs, schedule, lr))
@@ -133,6 +134,7 @@ def _check_resume_points(trials: Sequence[TrialRow], folder: StudyFolder, extend
                 f"the study keeps that of its best {counted(extendable, 'trials')} (storage.extendable), unless "
                 "storage.limit or a full disk took it, or an extension failed midway; name one that has it with --trial"
             )
+        folder.bring(trial.number)
         damage = TrialFolder(folder.trial(trial.number)).examine_checkpoints()[0][1]
         if damage is not None:
             raise StudyError(

@@ -259,6 +259,11 @@ def command(settings: Settings, *words: str) -> str:
     return shlex.join(["sweeper", *words, *home])
 
 
+def start_again(study: StudyRow) -> tuple[str, ...]:
+    """The words that let a study go on as it last did: in a terminal, or as a Ray job."""
+    return ("start", study.file, *([] if study.job is None else ["--detach"]))
+
+
 def _winner(study: StudyRow) -> dict[str, Any] | None:
     if study.winner is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -18,23 +19,35 @@ from sweeper.dispatch import import_paths
 from sweeper.errors import StudyError
 from sweeper.lease import Lease
 from sweeper.pretrained import with_fetched_models
-from sweeper.provenance import git_state, host, user, versions
+from sweeper.provenance import git_state, host, ray_job, user, versions
 from sweeper.runner import TRAIN
 from sweeper.settings import Settings
 from sweeper.show import command
+from sweeper.store.open import open_folder
 from sweeper.study import Study, load_study
-from sweeper.study_folder import StudyFolder
 from sweeper.tracking import Tracker
 from sweeper.user_code import make_importable
 
+SUBMITTED_TAGS = ("git.commit", "git.dirty", "mlflow.user")
+"""What a job says of whoever submitted it, that goes with the runs of the study."""
 
-def start(path: Path, settings: Settings, console: Console, *, in_process: bool = False, train: str = TRAIN) -> int:
+
+def start(
+    path: Path,
+    settings: Settings,
+    console: Console,
+    *,
+    text: str | None = None,
+    in_process: bool = False,
+    train: str = TRAIN,
+) -> int:
     """Run the study of that file to its end, or continue it; returns the exit code.
 
     Args:
         path: study.yaml.
         settings: where things live.
         console: where to show progress.
+        text: what the file says, where it cannot be read from here.
         in_process: train in this process, one trial at a time, without Ray.
         train: `module:function` that trains one recipe.
 
@@ -46,12 +59,13 @@ def start(path: Path, settings: Settings, console: Console, *, in_process: bool 
         StoreError: the database or the disk fails.
         WorkersError: Ray does not answer or cannot place the trials.
     """
-    study = load_study(path)
+    study = load_study(path, text)
     with closing(Catalog(settings.database_url)) as catalog:
         catalog.add_study(study.name, **said(study))
         with Lease(catalog, study.name, partial(say, console)) as lease:
             row = _same_study(catalog, study, settings)
             if row.state != "finished":
+                open_folder(settings, study.name).begin(is_known=bool(catalog.trials(row.id)))
                 study = with_models(study, settings)
             call = open_call(study, row, settings, catalog, console, in_process=in_process, train=train)
             if row.state != "finished":
@@ -73,6 +87,11 @@ def open_call(
     return Call(study, row, settings, catalog, tracker, console, in_process, train)
 
 
+def text_of(row: StudyRow) -> str | None:
+    """What its file said when it was last started, where the file itself is not to be seen from here."""
+    return None if Path(row.file).exists() else row.text
+
+
 def load_started(row: StudyRow, settings: Settings) -> Study:
     """The study as its file was when it was last started, wherever that is now.
 
@@ -86,7 +105,7 @@ def load_started(row: StudyRow, settings: Settings) -> Study:
 
 def with_models(study: Study, settings: Settings) -> Study:
     """The study with its registered models where its trials find them."""
-    folder = StudyFolder(settings.home, study.name)
+    folder = open_folder(settings, study.name)
     return replace(study, space=with_fetched_models(study.space, folder, settings))
 
 
@@ -95,14 +114,16 @@ def _with_trials(study: Study, count: int) -> Study:
 
 
 def said(study: Study) -> dict[str, Any]:
-    """What the catalog keeps of a study file."""
+    """What the catalog keeps of a study file; of one that was submitted, as it was there."""
+    submitted = ray_job().get("import_paths")
+    folders = [study.path.parent, Path.cwd()] if submitted is None else map(Path, submitted.split(os.pathsep))
     return {
         "digest": study.digest,
         "text": study.text,
         "metric": study.search.metric,
         "trials_asked": study.search.trials,
         "file": str(study.path),
-        "import_paths": list(import_paths([study.path.parent, Path.cwd()])),
+        "import_paths": list(import_paths(folders)),
     }
 
 
@@ -113,13 +134,23 @@ def _same_study(catalog: Catalog, study: Study, settings: Settings) -> StudyRow:
     when the data or the user's own code were not right yet.
     """
     row = catalog.study(study.name)
+    check_same(catalog, row, study, settings)
     if (row.digest != study.digest or row.state == "failed") and not _has_come_to_something(catalog, row):
         from sweeper.search import forget
 
-        StudyFolder(settings.home, study.name).clear()
+        open_folder(settings, study.name).clear()
         forget(study.name, settings.database_url)
         catalog.reset_study(row.id)
-    elif row.digest != study.digest:
+    else:
+        # `sweeper extend --trials` may have added some, of which the file says nothing.
+        study = _with_trials(study, row.trials_asked)
+    catalog.set_study(row.id, **said(study))
+    return catalog.study(study.name)
+
+
+def check_same(catalog: Catalog, row: StudyRow, study: Study, settings: Settings) -> None:
+    """Raise StudyError if a different file of that name was started, and something has come of it."""
+    if row.digest != study.digest and _has_come_to_something(catalog, row):
         difference = difflib.unified_diff(
             row.text.splitlines(), study.text.splitlines(), "started before", str(study.path), lineterm="", n=1
         )
@@ -130,11 +161,6 @@ def _same_study(catalog: Catalog, study: Study, settings: Settings) -> StudyRow:
             + "; the difference:\n"
             + "\n".join(difference)
         )
-    else:
-        # `sweeper extend --trials` may have added some, of which the file says nothing.
-        study = _with_trials(study, row.trials_asked)
-    catalog.set_study(row.id, **said(study))
-    return catalog.study(study.name)
 
 
 def _has_come_to_something(catalog: Catalog, row: StudyRow) -> bool:
@@ -155,4 +181,6 @@ def _tags(study: Study) -> dict[str, str]:
         "mlflow.user": user(),
         "mlflow.source.name": f"sweeper start {study.path.name}",
         "mlflow.source.type": "LOCAL",
+        # Of one that was submitted, whoever did it knew the commit.
+        **{key: value for key, value in ray_job().items() if key in SUBMITTED_TAGS},
     }

@@ -6,10 +6,12 @@ and is derived, never kept twice.
 
 from __future__ import annotations
 
+from sweeper.catalog.glance import Glance
 from sweeper.catalog.outbox import Outbox
 from sweeper.catalog.rows import (
     ENDED,
     FIRST_UNSEARCHED,
+    AtWork,
     EpochRow,
     Failure,
     Request,
@@ -26,6 +28,7 @@ from sweeper.catalog.trials import Trials
 __all__ = [
     "ENDED",
     "FIRST_UNSEARCHED",
+    "AtWork",
     "Catalog",
     "EpochRow",
     "Failure",
@@ -39,7 +42,7 @@ __all__ = [
 ]
 
 
-class Catalog(Studies, Trials, Outbox):
+class Catalog(Studies, Trials, Outbox, Glance):
     """All that is known about the studies of one home.
 
     Raises:

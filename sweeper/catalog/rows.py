@@ -113,6 +113,19 @@ class EpochRow:
 
 
 @dataclass(frozen=True)
+class AtWork:
+    """A trial that runs, with its newest report: ``None`` before the first."""
+
+    number: int
+    params: dict[str, Any]
+    recipe: dict[str, Any]
+    started_at: float
+    epoch: int | None
+    metrics: dict[str, float] | None
+    reported_at: float | None
+
+
+@dataclass(frozen=True)
 class WeightsRow:
     """One kept file of weights; ``path`` is relative to the study's folder."""
 

@@ -41,6 +41,32 @@ def show(study: str, as_json: bool, home: Path | None) -> None:
         shown.print_study(catalog, study, settings, make_console())
 
 
+@click.command(epilog=example("sweeper top\n  sweeper top digits --json"))
+@click.argument("study", required=False)
+@click.option("--once", is_flag=True, help="Show it once.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list for programs, once.")
+@home_option
+def top(study: str | None, once: bool, as_json: bool, home: Path | None) -> None:
+    """Watch what runs now, on any machine, of STUDY or of all: progress, trials, who runs it; until ctrl-C."""
+    from sweeper.top import top as watch
+
+    raise SystemExit(watch(catalog_of(settings_of(home)), make_console(), study, once=once, as_json=as_json))
+
+
+@click.command(epilog=example("sweeper logs digits -f"))
+@click.argument("study")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends, or ctrl-C.")
+@home_option
+def logs(study: str, follow: bool, home: Path | None) -> None:
+    """Show what a detached STUDY prints, from its Ray job."""
+    from sweeper.logs import logs as print_logs
+
+    def write(part: str) -> None:
+        click.echo(part, nl=False)
+
+    raise SystemExit(print_logs(study, settings_of(home), write, follow=follow))
+
+
 @click.command(epilog=example("sweeper rank digits --top 5 --latency"))
 @click.argument("study")
 @click.option("--top", type=click.IntRange(min=1), metavar="N", help="The best N; default: all.")
@@ -51,14 +77,14 @@ def rank(study: str, top: int | None, latency: bool, as_json: bool, home: Path |
     """Show the whole leaderboard of STUDY, with what each set of weights costs."""
     from sweeper.rank.board import print_board, rows_of
     from sweeper.rank.latency import Latencies
-    from sweeper.study_folder import StudyFolder
+    from sweeper.store.open import open_folder
     from sweeper.user_code import make_importable
 
     settings = settings_of(home)
     catalog = catalog_of(settings)
     row = catalog.study(study)
     make_importable(row.import_paths)
-    rows = rows_of(catalog, study, Latencies(StudyFolder(settings.home, study)), top=top, measure=latency)
+    rows = rows_of(catalog, study, Latencies(open_folder(settings, study)), top=top, measure=latency)
     if as_json:
         click.echo(json.dumps(rows, indent=2))
     else:

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from sweeper.commands.shared import example, home_option, make_console, settings_of
 
+if TYPE_CHECKING:
+    from sweeper.catalog import StudyRow
+
 
 @click.command(epilog=example("sweeper start studies/digits.yaml"))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--in-process", is_flag=True, help="Train in this process, one trial at a time, without Ray.")
+@click.option("--detach", is_flag=True, help="Have the Ray cluster run it as a job; this terminal may close.")
+@click.option("--submitted", is_flag=True, hidden=True, help="This is that job.")
 @home_option
-def start(file: Path, in_process: bool, home: Path | None) -> None:
+def start(file: Path, in_process: bool, detach: bool, submitted: bool, home: Path | None) -> None:
     """Run the study that FILE describes to its end, or continue it where it was stopped."""
+    if submitted:
+        from sweeper.detached import run_submitted
+
+        raise SystemExit(run_submitted(file, settings_of(home), make_console()))
     # Checked before anything heavy loads, so that a mistake in the file is told at once.
     from sweeper.study import load_study
 
-    load_study(file)
+    study = load_study(file)
+    if detach:
+        from sweeper.errors import StudyError
+
+        if in_process:
+            raise StudyError("--in-process: found beside --detach, expected one of them: in this process, or in a job")
+        from sweeper.detached import detach as detach_study
+
+        raise SystemExit(detach_study(study, settings_of(home), make_console()))
     from sweeper.start import start as start_study
 
     raise SystemExit(start_study(file, settings_of(home), make_console(), in_process=in_process))
@@ -135,18 +152,24 @@ def pause(study: str, home: Path | None) -> None:
 
 @click.command(epilog=example("sweeper resume digits"))
 @click.argument("study")
-@click.option("--in-process", is_flag=True, help="Where it goes on here: without Ray, one trial at a time.")
+@click.option("--in-process", is_flag=True, help="Where nobody runs it: here, without Ray, one trial at a time.")
 @home_option
 def resume(study: str, in_process: bool, home: Path | None) -> None:
-    """Let a paused STUDY go on where it waits; one that nobody runs goes on in this terminal."""
+    """Let a paused STUDY go on where it waits; one that nobody runs goes on here, or as a job if it was one."""
     from sweeper import control
 
     settings, console = settings_of(home), make_console()
 
-    def go_on(file: Path) -> int:
+    def go_on(study: StudyRow) -> int:
         from sweeper.start import start as start_study
+        from sweeper.start import text_of
 
-        return start_study(file, settings, console, in_process=in_process)
+        if study.job is not None and not in_process:
+            from sweeper.detached import detach
+            from sweeper.study import load_study
+
+            return detach(load_study(study.file, text_of(study)), settings, console)
+        return start_study(Path(study.file), settings, console, text=text_of(study), in_process=in_process)
 
     raise SystemExit(control.resume(study, settings, console, go_on))
 

@@ -235,6 +235,8 @@ def test_help_of_the_whole_names_all_commands(sweeper: SweeperCommand) -> None:
         "extend",
         "list",
         "show",
+        "top",
+        "logs",
         "doctor",
         "sync",
         "ui",

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from sweeper import control
-from sweeper.catalog import Catalog
+from sweeper.catalog import Catalog, StudyRow
 from sweeper.errors import StoreError
 from sweeper.lease import Lease
 from sweeper.settings import Settings, load_settings
@@ -84,7 +84,7 @@ def _row(settings: Settings):  # type: ignore[no-untyped-def]
     return study
 
 
-def _never(file: Path) -> int:
+def _never(study: StudyRow) -> int:
     raise AssertionError("nothing is to be started here")
 
 
@@ -158,14 +158,14 @@ def test_a_study_that_nobody_runs_goes_on_here(state: str, settings: Settings, c
     catalog = Catalog(settings.database_url)
     catalog.set_study(catalog.study(NAME).id, state=state)
     catalog.close()
-    started: list[Path] = []
+    started: list[str] = []
 
-    def go_on(file: Path) -> int:
-        started.append(file)
+    def go_on(study: StudyRow) -> int:
+        started.append(study.file)
         return 7
 
     assert control.resume(NAME, settings, console[0], go_on) == 7
-    assert started == [Path("/a/study.yaml")]
+    assert started == ["/a/study.yaml"]
     assert console[1]() == "nobody runs study 'small'; it goes on here\n"
 
 
