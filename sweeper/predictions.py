@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -82,7 +83,7 @@ class CsvWriter:
 
 
 class JsonWriter:
-    """A list of objects, one a line."""
+    """A list of objects, one a line; what is no finite number, which JSON does not know, is null."""
 
     def __init__(self, file: TextIO, columns: Columns) -> None:
         self._columns = columns
@@ -90,7 +91,8 @@ class JsonWriter:
         self._before = "[\n"
 
     def write(self, answer: Answer) -> None:
-        self._file.write(self._before + json.dumps(self._columns.row(answer), ensure_ascii=False))
+        row = _known_to_json(self._columns.row(answer))
+        self._file.write(self._before + json.dumps(row, ensure_ascii=False, allow_nan=False))
         self._before = ",\n"
 
     def close(self) -> None:
@@ -98,6 +100,21 @@ class JsonWriter:
 
 
 WRITERS: dict[str, Callable[[TextIO, Columns], Writer]] = {"csv": CsvWriter, "json": JsonWriter}
+
+
+def _known_to_json(row: dict[str, Any]) -> dict[str, Any]:
+    """
+    >>> _known_to_json({"class": "cat", "probability": math.nan, "probabilities": {"cat": math.inf, "dog": 0.5}})
+    {'class': 'cat', 'probability': None, 'probabilities': {'cat': None, 'dog': 0.5}}
+    """
+    return {
+        name: _known_to_json(cell) if isinstance(cell, dict) else None if _is_endless(cell) else cell
+        for name, cell in row.items()
+    }
+
+
+def _is_endless(cell: object) -> bool:
+    return isinstance(cell, float) and not math.isfinite(cell)
 
 
 def _rounded(value: float) -> float:

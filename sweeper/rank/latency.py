@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from sweeper.catalog import TrialRow, WeightsRow
 from sweeper.publish import check_digest
@@ -42,15 +45,27 @@ class Latencies:
         return self._found[row.sha256]
 
     def _write(self) -> None:
-        beside = self._file.with_suffix(".tmp")
-        beside.write_text(json.dumps({**_read(self._file), platform.node(): self._found}, indent=2), encoding="utf-8")
-        beside.replace(self._file)
+        found = _read(self._file)
+        found[platform.node()] = found.get(platform.node(), {}) | self._found
+        # Two may measure at once: each writes under a name of its own.
+        handle, beside = tempfile.mkstemp(dir=self._file.parent, prefix=f".{self._file.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(found, file, indent=2)
+            Path(beside).replace(self._file)
+        finally:
+            Path(beside).unlink(missing_ok=True)
 
 
 def _read(file: Path) -> dict[str, dict[str, float]]:
     """Milliseconds by machine and digest of the weights; nothing where the file was damaged: it is measured again."""
     try:
-        found: dict[str, dict[str, float]] = json.loads(file.read_bytes())
+        found = json.loads(file.read_bytes())
     except (FileNotFoundError, ValueError):
         return {}
-    return found
+    machines = found.items() if isinstance(found, dict) else ()
+    return {machine: _numbers(of_weights) for machine, of_weights in machines if isinstance(of_weights, dict)}
+
+
+def _numbers(of_weights: dict[str, Any]) -> dict[str, float]:
+    return {sha256: number for sha256, number in of_weights.items() if isinstance(number, float)}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ LN3 = float(np.log(3.0))
 def asked(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a model of two numbers, whose scores they are, and a table."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sweeper.predict.PATIENCE_SECONDS", math.inf)  # on a machine of any speed
     linear_package(tmp_path / "model", TablePreprocess(FIELDS), CLASSES, EYE, (0.0, 0.0))
     Path("rows.csv").write_text(f"a,b\n{LN3!r},0\n0,{LN3!r}\n1,1\n")
     return tmp_path
@@ -75,6 +77,14 @@ def test_a_number_is_given_in_units_of_the_target(asked: Path) -> None:
     assert run("prices", "rows.csv")[1] == "example,value\nrows.csv[0],155.0\nrows.csv[1],100.0\n"
 
 
+def test_json_knows_no_nan(asked: Path) -> None:
+    linear_package(asked / "endless", TablePreprocess(FIELDS), CLASSES, ((float("inf"), 0.0), (0.0, 1.0)), (0.0, 0.0))
+    code, out, _ = run("endless", "rows.csv", "--as", "json", "--all")
+    assert code == 0
+    found = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert (found[0]["probability"], found[0]["probabilities"]) == (None, {"no": None, "yes": None})
+
+
 def test_what_cannot_be_read_costs_nothing_else(asked: Path) -> None:
     linear_package(
         asked / "pictures", ArrayPreprocess("image", (1, 1, 2), 255.0, (0.0,), (1.0,)), CLASSES, EYE, (0.0, 0.0)
@@ -90,7 +100,10 @@ def test_what_cannot_be_read_costs_nothing_else(asked: Path) -> None:
     assert lines[3:] == ["error: 3 could not be read, 1 examples were"]
 
 
-def test_how_far_it_is_is_told_when_it_takes_long(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_how_far_it_is_is_told_when_it_takes_long(
+    asked: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeper.predict.PATIENCE_SECONDS", 2.0)
     ticks = itertools.count()  # it is looked at once before, and after each batch
     code = predict("model", [Path("rows.csv")] * 5, load_settings(None), clock=lambda: next(ticks))
     assert code == 0

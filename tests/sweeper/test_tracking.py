@@ -583,7 +583,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_weights(tmp_path / "weights.safetensors", weights)
     splits = load_splits(recipe.data, torch.device("cpu"))
     # The zeros become something else in the model's eyes, the same for both classes.
-    write_package(tmp_path / "package", recipe, tmp_path / "weights.safetensors", splits)
+    modules = [tmp_path / "code" / "odds_of_ones_own.py"]
+    write_package(tmp_path / "package", recipe, tmp_path / "weights.safetensors", splits, modules)
     return tmp_path / "package"
 
 

@@ -112,18 +112,43 @@ def test_latencies_are_measured_once_a_machine(
     Latencies(folder).measured(row, trial)
     assert len(measured) == 2
     assert len(json.loads((folder.root / "latency.json").read_text())) == 2
+    for damaged in ([], 3, {"another machine": []}, {"another machine": {row.sha256: "fast"}}):
+        (folder.root / "latency.json").write_text(json.dumps(damaged))
+        assert Latencies(folder).known(row) is None
     (folder.root / "latency.json").write_text("{")
     assert Latencies(folder).known(row) is None
+
+
+def test_two_that_measure_at_once_keep_what_each_has_found(
+    study: tuple[Catalog, StudyFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, folder = study
+    trial = replace(catalog.trial(catalog.study("small").id, 3), recipe=RECIPE)
+    rows = catalog.weights(catalog.study("small").id)[:2]
+    one, other = (_with_file(folder, row, content) for row, content in zip(rows, (b"one", b"other"), strict=True))
+    measuring = Latencies(folder)
+
+    def measure(_recipe: object, _path: Path) -> float:
+        """The other process measures meanwhile, and both write."""
+        monkeypatch.setattr(latency, "latency_of_weights", lambda *_: 0.003)
+        Latencies(folder).measured(other, trial)
+        return 0.002
+
+    monkeypatch.setattr(latency, "latency_of_weights", measure)
+    measuring.measured(one, trial)
+    after = Latencies(folder)
+    assert (after.known(one), after.known(other)) == (2.0, 3.0)
+    assert [path.name for path in folder.root.iterdir() if "latency" in path.name] == ["latency.json"]
 
 
 RECIPE = {"data": {"source": "digits"}, "model": {"build": "linear"}}
 
 
-def _with_file(folder: StudyFolder, row: WeightsRow) -> WeightsRow:
+def _with_file(folder: StudyFolder, row: WeightsRow, content: bytes = b"weights") -> WeightsRow:
     """The row, with a file behind it."""
     import hashlib
 
     path = folder.root / row.path
     path.parent.mkdir(parents=True)
-    path.write_bytes(b"weights")
-    return replace(row, sha256=hashlib.sha256(b"weights").hexdigest())
+    path.write_bytes(content)
+    return replace(row, sha256=hashlib.sha256(content).hexdigest())
