@@ -47,10 +47,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedStudy:
         subprocess.run(["git", *arguments], cwd=repository, check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True)
     sweeper = SweeperCommand(folder / "home", folder)
-    done = sweeper.run("start", file, "--in-process")
+    done = sweeper.run_cold("start", file, "--in-process")
     assert done.returncode == 0, done.stdout + done.stderr
     pulled = folder / "pulled"
-    pull = sweeper.run("pull", "small", "-o", pulled)
+    pull = sweeper.run_cold("pull", "small", "-o", pulled)
     assert pull.returncode == 0, pull.stderr
     return FinishedStudy(sweeper, file, head.stdout.strip(), done, sweeper.show("small"), pulled)
 

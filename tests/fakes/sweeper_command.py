@@ -1,4 +1,4 @@
-"""The installed `sweeper` command over a home of its own, run as a user runs it: in a process of its own."""
+"""The `sweeper` command over a home of its own, run as a user runs it: in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from warm_command import WarmProcess
 
 COMMAND = Path(sys.executable).with_name("sweeper")
 PATIENCE_SECONDS = 240.0
@@ -39,6 +42,17 @@ class SweeperCommand:
 
     def run(self, *arguments: str | Path, **changed_env: str) -> subprocess.CompletedProcess[str]:
         """One command, to its end."""
+        with TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            process = self._started(arguments, out, err, **changed_env)
+            try:
+                code = process.wait(PATIENCE_SECONDS)
+            finally:
+                process.kill()
+            return subprocess.CompletedProcess(process.args, code, out.read_text(), err.read_text())
+
+    def run_cold(self, *arguments: str | Path, **changed_env: str) -> subprocess.CompletedProcess[str]:
+        """The same by the installed script, in a new interpreter."""
         return subprocess.run(
             [COMMAND, *arguments],
             env=self.env | changed_env,
@@ -58,24 +72,25 @@ class SweeperCommand:
     @contextmanager
     def running(self, *arguments: str | Path) -> Iterator[Running]:
         """A command that goes on in the background; nothing of it is left afterwards."""
-        with (self.cwd / "out.txt").open("w") as out, (self.cwd / "err.txt").open("w") as err:
-            process = subprocess.Popen(
-                [COMMAND, *arguments], env=self.env, cwd=self.cwd, stdout=out, stderr=err, start_new_session=True
-            )
-            try:
-                yield Running(process, Path(out.name), Path(err.name))
-            finally:
-                # The group outlives its leader where that was killed: helpers of Ray linger for a minute.
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+        out, err = self.cwd / "out.txt", self.cwd / "err.txt"
+        process = self._started(arguments, out, err)
+        try:
+            yield Running(process, out, err)
+        finally:
+            # The group outlives its leader where that was killed: helpers of Ray linger for a minute.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _started(self, arguments: Iterable[str | Path], out: Path, err: Path, **changed_env: str) -> WarmProcess:
+        return WarmProcess([str(COMMAND), *map(str, arguments)], self.env | changed_env, self.cwd, out, err)
 
 
 @dataclass(frozen=True)
 class Running:
     """A command in the background, leader of a process group of its own, and the files it writes to."""
 
-    process: subprocess.Popen[bytes]
+    process: WarmProcess
     out: Path
     err: Path
 
