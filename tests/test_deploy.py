@@ -80,9 +80,10 @@ def test_the_example_of_env_has_all_variables_and_no_value_of_a_secret() -> None
     used = set()
     for file in ("compose.yaml", *OVERLAYS):
         used |= set(re.findall(r"\$\{(\w+)", (ROOT / file).read_text()))
-    # Compose and the version of the image speak for themselves.
-    assert used - {"SWEEPER_IMAGE"} == set(re.findall(r"^#?([A-Z0-9_]+)=", text, re.MULTILINE)) - {"COMPOSE_FILE"}
-    assert re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE) == [(name, "") for name in REQUIRED]
+    said = set(re.findall(r"^#?([A-Z0-9_]+)=", text, re.MULTILINE))
+    assert used - {"SWEEPER_IMAGE"} == said - {"COMPOSE_FILE", "COMPOSE_PROJECT_NAME"}
+    given = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
+    assert given == dict.fromkeys(REQUIRED, "") | {"COMPOSE_PROJECT_NAME": "sweeper"}
     assert subprocess.run(["git", "check-ignore", "-q", ".env"], cwd=ROOT).returncode == 0
 
 
