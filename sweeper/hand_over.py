@@ -51,7 +51,8 @@ def deliver_results(call: Call, curve: Path | None) -> str | None:
         if curve is not None:
             with as_tracking_error(call.settings):
                 tracker.client.log_artifact(tracker.open_parent(), str(curve))
-        version = log_model(tracker, call.folder.package(winner["package"]), name=row.name, requirements=requirements())
+        package = call.folder.fetch_package(winner["package"])
+        version = log_model(tracker, package, name=row.name, requirements=requirements())
         tracker.end("FINISHED", _numbers(winner))
         tracker.delete_duplicates()
     except TrackingError as error:
@@ -69,6 +70,7 @@ def draw_curve(call: Call) -> Path | None:
         return None
     path = call.folder.learning_curve
     if not path.exists() or path.stat().st_mtime < max(trial.ended_at or 0.0 for trial in trials):
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".tmp")
         draw(points, call.row.metric).savefig(beside, format="png")
         beside.replace(path)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sweeper.catalog import EpochRow, StudyRow, TrialRow
 from sweeper.mlflow_client import connect
 from sweeper.settings import Settings
-from sweeper.study_folder import StudyFolder
+from sweeper.store.open import open_folder
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -213,7 +213,7 @@ class StudyRuns:
 
     def pictures(self, trial: TrialRow) -> list[Path]:
         """What was drawn of a trial so far."""
-        return StudyFolder(self.settings.home, self.study.name).pictures(trial.number)
+        return open_folder(self.settings, self.study.name).pictures(trial.number)
 
     def _experiment(self) -> str:
         if self._experiment_id is None:

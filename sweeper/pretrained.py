@@ -24,6 +24,8 @@ from sweeper.study_folder import StudyFolder
 
 PACKAGE = ("weights.safetensors", "recipe.json", "package.json")
 """The files of a model that sweeper registered."""
+PINS = "pretrained.json"
+"""Of a study: which versions of registered models its trials start from."""
 
 
 @dataclass(frozen=True)
@@ -43,28 +45,30 @@ def with_fetched_models(space: Space, folder: StudyFolder, settings: Settings) -
         StudyError: there is no such model, or it is none that sweeper registered, or not what it was.
         TrackingError: MLflow cannot be reached; it is asked only for what is not there yet.
     """
-    pins = _read_pins(folder.pretrained)
+    pins = _read_pins(folder)
     places: dict[str, str] = {}
 
     def fetched(path: positions.Path, value: Any) -> Any:
         if path != ("model", "pretrained", "weights") or not isinstance(value, str) or not MODEL.fullmatch(value):
             return value
         if value not in places:
-            places[value] = str(_fetch(value, pins, settings))
+            places[value] = str(_fetch(value, pins, folder, settings))
         return places[value]
 
     mapped = space.map(fetched)
     if places:
-        _write_pins(folder.pretrained, pins)
+        _write_pins(folder, pins)
     return mapped
 
 
-def _fetch(address: str, pins: dict[str, Pin], settings: Settings) -> Path:
+def _fetch(address: str, pins: dict[str, Pin], folder: StudyFolder, settings: Settings) -> Path:
     """The folder of the model that ``address`` means; an address without a pin gets one."""
     pin = pins.get(address)
     name, version = (pin.name, pin.version) if pin is not None else _look_up(address, settings)
     place = settings.home / "pretrained" / f"{name}-v{version}"
-    if _digest(place) != _said_digest(place) or _digest(place) is None:
+    if not _is_whole(place):
+        folder.bring_model(place)
+    if not _is_whole(place):
         _download(address, name, version, place, settings)
     digest = _digest(place)
     assert digest is not None
@@ -73,6 +77,8 @@ def _fetch(address: str, pins: dict[str, Pin], settings: Settings) -> Path:
             f"model.pretrained.weights: {address}: version {version} has weights of sha256 {digest[:12]}..., but the "
             f"study began with {pin.sha256[:12]}...; begin it anew under another name"
         )
+    if pin is None:
+        folder.keep_model(place)
     pins[address] = Pin(name, version, digest)
     return place
 
@@ -112,6 +118,11 @@ def _download(address: str, name: str, version: str, place: Path, settings: Sett
         package.replace(place)
 
 
+def _is_whole(package: Path) -> bool:
+    """Whether a package is there, with the weights that it describes."""
+    return _digest(package) is not None and _digest(package) == _said_digest(package)
+
+
 def _digest(package: Path) -> str | None:
     """SHA-256 of the weights in a package, if there is one."""
     weights = package / "weights.safetensors"
@@ -124,14 +135,12 @@ def _said_digest(package: Path) -> str | None:
     return str(json.loads(description.read_bytes())["weights_sha256"]) if description.is_file() else None
 
 
-def _read_pins(path: Path) -> dict[str, Pin]:
-    if not path.is_file():
-        return {}
-    return {address: Pin(**pin) for address, pin in json.loads(path.read_bytes()).items()}
+def _read_pins(folder: StudyFolder) -> dict[str, Pin]:
+    found = folder.read(PINS)
+    return {} if found is None else {address: Pin(**pin) for address, pin in json.loads(found).items()}
 
 
-def _write_pins(path: Path, pins: dict[str, Pin]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps({address: asdict(pin) for address, pin in pins.items()}, indent=2))
-    beside.replace(path)
+def _write_pins(folder: StudyFolder, pins: dict[str, Pin]) -> None:
+    content = json.dumps({address: asdict(pin) for address, pin in pins.items()}, indent=2).encode()
+    if folder.read(PINS) != content:
+        folder.write(PINS, content)

@@ -20,6 +20,7 @@ from sweeper.mlflow_client import as_tracking_error
 from sweeper.mlflow_runs import StudyRuns
 from sweeper.settings import Settings, without_password
 from sweeper.show import command
+from sweeper.store.open import open_folder
 from sweeper.study_folder import StudyFolder
 
 
@@ -40,7 +41,7 @@ def remove(
         TrackingError: MLflow cannot be reached; nothing has gone.
         StoreError: there is no such study, or the database cannot be used.
     """
-    folder = StudyFolder(settings.home, name)
+    folder = open_folder(settings, name)
     with closing(Catalog(settings.database_url, create=False)) as catalog:
         study = catalog.study(name)
         if is_held(study):

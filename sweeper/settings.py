@@ -5,6 +5,7 @@
 | `SWEEPER_HOME`          | `./.sweeper`                       | folder of all state; `--home` overrides it |
 | `SWEEPER_DATABASE_URL`  | `sqlite:///$SWEEPER_HOME/sweeper.db` | catalog and Optuna's storage             |
 | `MLFLOW_TRACKING_URI`   | `sqlite:///$SWEEPER_HOME/mlflow.db`  | where runs and models are logged         |
+| `SWEEPER_STORE`         | the home itself                    | where files are kept, as s3://bucket/x     |
 | `RAY_ADDRESS`           | a Ray of our own                   | the cluster whose workers train            |
 """
 
@@ -43,6 +44,8 @@ class Settings:
     database_url: str
     tracking_uri: str
     ray_address: str | None
+    store: str = ""
+    """The address of the store that has the files of studies; empty: the home has them."""
 
     @property
     def artifacts(self) -> Path:
@@ -70,6 +73,7 @@ def load_settings(home: Path | None = None) -> Settings:
         database_url=_psycopg(os.environ.get("SWEEPER_DATABASE_URL") or f"sqlite:///{folder / 'sweeper.db'}"),
         tracking_uri=_psycopg(os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"),
         ray_address=os.environ.get("RAY_ADDRESS") or None,
+        store=os.environ.get("SWEEPER_STORE", "").rstrip("/"),
     )
 
 

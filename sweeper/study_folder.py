@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sweeper.errors import StoreError, StudyError
+from trials.disk import write_whole
 
 NAME = r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$"
 """What a study may be called: the name of a folder, wherever it comes from."""
@@ -27,13 +29,63 @@ class StudyFolder:
                 f"found {name!r} as the name of a study, expected letters, digits, '.', '_' and '-', beginning with a "
                 "letter or digit and without '..'; `sweeper show` lists those there are"
             )
+        self.name = name
         self.root = home / "studies" / name
         self.study_file = self.root / "study.yaml"
         """The study as it was started; workers look for it to know that they see this folder."""
         self.trials = self.root / "trials"
-        self.pretrained = self.root / "pretrained.json"
-        """Which versions of registered models its trials start from."""
         self.learning_curve = self.root / "learning_curve.png"
+
+    @property
+    def must_see(self) -> str:
+        """A file that workers see if they share this folder; empty where they need not."""
+        return str(self.study_file)
+
+    def address(self, number: int) -> str:  # noqa: ARG002
+        """Where the folder of a trial is kept in the store; empty without one."""
+        return ""
+
+    def begin(self, *, is_known: bool) -> None:  # noqa: ARG002
+        """Make the folder.
+
+        Args:
+            is_known: whether the study has trials, whose files must be there.
+
+        Raises:
+            StoreError: they are not.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    def check(self) -> None:
+        """Raise StoreError unless the study's files can be reached."""
+
+    def read(self, name: str) -> bytes | None:
+        """What a small file of the study's own holds, if it is there."""
+        path = self.root / name
+        return path.read_bytes() if path.is_file() else None
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file of the study's own, whole or not at all."""
+        write_whole(self.root / name, content)
+
+    def fetch(self, path: str, sha256: str) -> Path:
+        """The file that the catalog names so, on this machine and with that digest.
+
+        Raises:
+            StoreError: it is missing or differs.
+        """
+        whole = self.file(path)
+        check_digest(whole, sha256)
+        return whole
+
+    def bring(self, number: int) -> None:
+        """Have all files of a trial that has ended on this machine."""
+
+    def bring_model(self, place: Path) -> None:
+        """Have a registered model, from which the study's trials begin, on this machine, if the study has kept it."""
+
+    def keep_model(self, place: Path) -> None:
+        """Keep such a model for all machines."""
 
     def trial(self, number: int) -> Path:
         """The folder of one trial; what is in it is `trials.checkpoint.TrialFolder`'s."""
@@ -42,6 +94,17 @@ class StudyFolder:
     def package(self, number: int) -> Path:
         """What `sweeper pull` copies: the winner, or a later one, each whole in a folder of its own."""
         return self.root / ("winner" if number == 1 else f"winner-{number}")
+
+    def fetch_package(self, number: int) -> Path:
+        """The folder of a winner, on this machine if it is anywhere."""
+        return self.package(number)
+
+    def keep_package(self, number: int) -> None:
+        """Keep a winner's folder for all machines, before the catalog names it."""
+
+    def remove_package(self, package: Path) -> None:
+        """Remove one of `packages`."""
+        shutil.rmtree(package, ignore_errors=True)
 
     def packages(self) -> list[Path]:
         """The folders of all winners so far, and what a process that was killed while it made one has left."""
@@ -67,6 +130,10 @@ class StudyFolder:
                 f"the catalog names the file {path!r}, expected one below {self.root}; it was tampered with"
             )
         return whole
+
+    def remove_file(self, path: str) -> None:
+        """Remove a file that the catalog named so, if it is there."""
+        self.file(path).unlink(missing_ok=True)
 
     def weights(self, number: int) -> list[Path]:
         """The files of weights that a trial has left."""
@@ -101,6 +168,19 @@ class StudyFolder:
     def clear(self) -> None:
         """Remove all that the study left."""
         shutil.rmtree(self.root, ignore_errors=True)
+
+
+def check_digest(path: Path, sha256: str) -> None:
+    """Make sure that a file is the one the catalog knows.
+
+    Raises:
+        StoreError: it is missing or differs.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path}: the catalog names these weights, but the file is gone")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise StoreError(f"{path}: sha256 {found[:12]}..., expected {sha256[:12]}...: the file was changed or damaged")
 
 
 def bytes_below(folder: Path | str) -> int:

@@ -97,7 +97,8 @@ class Sweep:
             folder=str(self.folder.trial(row.number)),
             import_paths=self.import_paths,
             threads=self.workers.threads,
-            must_see=str(self.folder.study_file),
+            must_see=self.folder.must_see,
+            store=self.folder.address(row.number),
         )
         self.workers.submit(job)
         self.running[row.number] = Running(row)

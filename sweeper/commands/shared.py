@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +39,7 @@ def settings_of(home: Path | None) -> Settings:
     """The settings for a home that was named, or not.
 
     Raises:
-        StudyError: it is no folder.
+        StudyError: it is no folder, or the store has no address that can be used.
     """
     from sweeper.errors import StudyError
     from sweeper.settings import load_settings
@@ -47,6 +48,10 @@ def settings_of(home: Path | None) -> Settings:
     if settings.home.exists() and not settings.home.is_dir():
         where = "SWEEPER_HOME" if home is None else "--home"
         raise StudyError(f"{where}: found {settings.home}, which is no folder; expected one, or a name for a new one")
+    if settings.store:
+        from sweeper.store.address import check_address
+
+        return replace(settings, store=check_address(settings.store))
     return settings
 
 

@@ -38,7 +38,7 @@ def pull(study: str, what: str, form: str, out: Path | None, home: Path | None) 
     """Take a model of STUDY home: its winner, or the best soup, ensemble, student or weights of a trial."""
     from sweeper.export.forms import FORMS
     from sweeper.pull import pull as pull_model
-    from sweeper.study_folder import StudyFolder
+    from sweeper.store.open import open_folder
 
     settings, console = settings_of(home), make_console()
     name = f"{study}-{what.replace(':', '-')}"
@@ -48,7 +48,7 @@ def pull(study: str, what: str, form: str, out: Path | None, home: Path | None) 
         pulled = pull_model(
             catalog_of(settings),
             study,
-            StudyFolder(settings.home, study),
+            open_folder(settings, study),
             target,
             what=what,
             form=form,

@@ -10,6 +10,7 @@ from typing import Literal
 
 from sweeper.catalog import ENDED, EpochRow, StudyRow, TrialRow, WeightsRow
 from sweeper.settings import Settings
+from sweeper.store.open import open_folder
 from sweeper.study import Study
 from sweeper.study_folder import StudyFolder
 
@@ -103,9 +104,9 @@ class Examination:
         """Note a finding."""
         self.findings.append(Finding(where, what, action, subject))
 
-    @property
+    @cached_property
     def folder(self) -> StudyFolder:
-        return StudyFolder(self.settings.home, self.row.name)
+        return open_folder(self.settings, self.row.name)
 
     @cached_property
     def study(self) -> Study:

@@ -88,9 +88,13 @@ class OverFsspec:
         return {path.strip("/").removeprefix(root): int(entry["size"]) for path, entry in found.items()}
 
     def remove(self, names: Iterable[str]) -> None:
-        for name in names:
-            with suppress(FileNotFoundError):
-                self._files.rm_file(self._path(name))
+        paths = [self._path(name) for name in names]
+        try:
+            self._files.rm(paths)
+        except FileNotFoundError:  # one of them: the library goes no further then
+            for path in paths:
+                with suppress(FileNotFoundError):
+                    self._files.rm_file(path)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"

@@ -155,7 +155,7 @@ def test_no_such_model_is_one_line_that_lists_what_there_is(address: str, settin
         f"model.pretrained.weights: found {address!r}, which MLflow at {settings.tracking_uri} does not have; "
         "registered there: digits (@best)"
     )
-    assert not StudyFolder(settings.home, "next").pretrained.exists()
+    assert StudyFolder(settings.home, "next").read("pretrained.json") is None
 
 
 def test_a_model_of_somebody_else_is_one_line(settings: Settings) -> None:
