@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from sweeper.catalog import ENDED, FIRST_UNSEARCHED, Catalog, Role, StudyRow, TrialRow, WeightsRow
@@ -66,11 +66,6 @@ class Board:
             grouped.setdefault(row.trial, []).append(row)
         return grouped
 
-    @cached_property
-    def _recipes(self) -> dict[int, Recipe]:
-        """Those that were asked for."""
-        return {}
-
     def left(self, number: int) -> list[WeightsRow]:
         """The weights that a trial left, best first."""
         return self._by_trial.get(number, [])
@@ -81,9 +76,7 @@ class Board:
 
     def recipe(self, number: int) -> Recipe:
         """What a trial was trained by."""
-        if number not in self._recipes:
-            self._recipes[number] = Recipe.model_validate_json(json.dumps(self.by_number[number].recipe))
-        return self._recipes[number]
+        return _parsed(json.dumps(self.by_number[number].recipe))
 
     def has_ended(self, steps: Sequence[Step]) -> bool:
         """Whether all of them have been tried."""
@@ -93,6 +86,12 @@ class Board:
     def next_number(self) -> int:
         """The number of the next trial that is none of the search's."""
         return max((trial.number for trial in self.trials if trial.role != "search"), default=FIRST_UNSEARCHED - 1) + 1
+
+
+@lru_cache(maxsize=1024)
+def _parsed(recipe_json: str) -> Recipe:
+    """A recipe is asked for again and again, and cannot be changed."""
+    return Recipe.model_validate_json(recipe_json)
 
 
 def read_board(catalog: Catalog, row: StudyRow, finish: Finish, seed: int) -> Board:

@@ -49,8 +49,7 @@ def _stages(board: Board) -> Iterator[list[Step]]:
     """Stage after stage; what comes after one that has not ended makes no sense yet."""
     if not board.searched:
         return
-    of_sweep = Replica(0, {row.trial: row.trial for row in board.searched})
-    yield from moves(board, of_sweep, wanted=None)
+    yield from moves(board, _of_sweep(board), wanted=None)
     if not board.finish.seeds:
         return
     wanted = finalists(board)
@@ -73,8 +72,7 @@ def finalists(board: Board) -> list[str]:
     The one that came furthest of all is among them; then, while there is room, the best way that averages weights and
     the best ensemble, so that the end says what averaging and ensembling gained; then the rest.
     """
-    of_sweep = Replica(0, {row.trial: row.trial for row in board.searched})
-    reached = {way: row for way, row in ways(board, of_sweep).items() if way != UNTAUGHT}
+    reached = {way: row for way, row in ways(board, _of_sweep(board)).items() if way != UNTAUGHT}
     order = [row.path for row in rank(reached.values(), board.metric)]
     others = sorted((way for way in reached if way != SINGLE), key=lambda way: order.index(reached[way].path))
     kinds = (others, AVERAGES, ENSEMBLES)
@@ -85,13 +83,17 @@ def finalists(board: Board) -> list[str]:
 
 def replicas(board: Board) -> list[Replica]:
     """The sweep's own trials, then those of each fresh seed as far as they were trained."""
-    of_sweep = Replica(0, {row.trial: row.trial for row in board.searched})
     needed = sorted({number for way in finalists(board) for number in _needs(board, way)})
     fresh = [
         _replica(board, seed, {number: _again(board, number, seed) for number in needed})
         for seed in range(1, board.finish.seeds + 1)
     ]
-    return [of_sweep, *fresh]
+    return [_of_sweep(board), *fresh]
+
+
+def _of_sweep(board: Board) -> Replica:
+    """The search's own trials, each in its own place."""
+    return Replica(0, {row.trial: row.trial for row in board.searched})
 
 
 def _needs(board: Board, way: str) -> list[int]:

@@ -9,10 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeper.catalog import Catalog
+from sweeper.finish.board import Board
+from sweeper.finish.verdict import cost_epochs
 from sweeper.rank.latency import Latencies
 from sweeper.rank.leaderboard import figure, leaderboard
+from sweeper.study_file import Finish
 from trials.result import METRICS
 
+ASSEMBLED = ("soup", "ensemble")
+"""Kinds of weights that were made of those of other trials."""
 MB = 1e6
 
 
@@ -20,6 +25,9 @@ def rows_of(
     catalog: Catalog, name: str, latencies: Latencies, *, top: int | None = None, measure: bool = False
 ) -> list[dict[str, Any]]:
     """The best ``top`` weights of a study (all), best first, as `sweeper rank --json` prints them.
+
+    ``epochs`` is after how many a trial had the weights; of what was assembled, how many were trained for it alone,
+    beyond the sweep's trials.
 
     Args:
         catalog: knows the study.
@@ -34,6 +42,8 @@ def rows_of(
     study = catalog.study(name)
     trials = {trial.number: trial for trial in catalog.trials(study.id)}
     winner = study.winner
+    # What finishing cost does not depend on what it was told to do.
+    board = Board(Finish(), 0, study.metric, [*trials.values()], catalog.weights(study.id, of="complete"))
     rows = []
     for place, row in enumerate(leaderboard(catalog.weights(study.id), study.metric)[:top], start=1):
         trial = trials[row.trial]
@@ -47,7 +57,7 @@ def rows_of(
                 "made_by": trial.params.get("move") if trial.role != "search" else None,
                 "value": row.value,
                 "metrics": row.metrics,
-                "epochs": row.epoch,
+                "epochs": cost_epochs(board, row.trial) if row.kind in ASSEMBLED else row.epoch,
                 "bytes": row.bytes,
                 "latency_ms": latencies.measured(row, trial) if measure else latencies.known(row),
                 "winner": won,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from sweeper.rank.leaderboard import figure
@@ -82,7 +83,7 @@ class Outcome:
         """By how much it is better than the single model on the confirmation split; 0 where none is set aside."""
         return 0.0 if self.confirmation is None else gain(made, self.single, self.metric, self.confirmation)
 
-    @property
+    @cached_property
     def confirmation(self) -> str | None:
         """The metric on the examples on which nothing was chosen; ``None`` where none are set aside."""
         name = self.metric.replace("validation.", "confirm.", 1)

@@ -21,6 +21,12 @@ from trials.result import WeightsKind
 METRIC = "validation.accuracy"
 
 
+RECIPE = {"data": {"source": "digits"}, "model": {"build": "linear"}}
+INGREDIENTS = ("trials/0007/weights/ema", "trials/100002/weights/raw", "trials/100003/weights/raw")
+KEPT = [{"path": f"../../{path}.safetensors", "sha256": "", "name": path} for path in INGREDIENTS]
+SOUP = {**RECIPE, "assembly": {"name": "greedy_soup", "ingredients": KEPT, "barrier_tolerance": 0.1}}
+
+
 @pytest.fixture
 def study(tmp_path: Path) -> Iterator[tuple[Catalog, StudyFolder]]:
     """A study whose soup won."""
@@ -32,7 +38,7 @@ def study(tmp_path: Path) -> Iterator[tuple[Catalog, StudyFolder]]:
         (100_001, "soup", 0.95, 0.3, {"params": {"move": "greedy_soup"}, "role": "move"}),
     ]
     for number, kind, value, loss, of_trial in kept:
-        trial = catalog.add_trial(row.id, number, recipe={"data": {"source": "digits"}}, **of_trial)
+        trial = catalog.add_trial(row.id, number, recipe=SOUP if kind == "soup" else RECIPE, **of_trial)
         metrics = {METRIC: value, "validation.loss": loss}
         path = f"weights/{kind}.safetensors"
         file = WeightsFile(
@@ -58,7 +64,7 @@ def test_rows_for_programs(study: tuple[Catalog, StudyFolder]) -> None:
         "made_by": "greedy_soup",
         "value": 0.95,
         "metrics": {METRIC: 0.95, "validation.loss": 0.3},
-        "epochs": 1,
+        "epochs": 0,
         "bytes": 1_500_000,
         "latency_ms": None,
         "winner": True,
@@ -72,6 +78,21 @@ def test_rows_for_programs(study: tuple[Catalog, StudyFolder]) -> None:
     assert rows_of(catalog, "small", Latencies(folder), top=2) == rows[:2]
 
 
+def test_a_soup_costs_the_epochs_that_its_branches_were_trained(study: tuple[Catalog, StudyFolder]) -> None:
+    catalog, folder = study
+    for number in (100_002, 100_003):
+        of_trial: dict[str, Any] = {"role": "move", "params": {"move": "branch"}}
+        trial = catalog.add_trial(catalog.study("small").id, number, recipe=RECIPE, **of_trial)
+        path, metrics = "weights/raw.safetensors", {METRIC: 0.5}
+        file = WeightsFile(kind="raw", path=path, metrics=metrics, epoch=2, bytes=1, sha256=f"{number}")
+        kept = [(file, f"trials/{number}/{path}", 0.5)]
+        catalog.end_trial(trial.id, "complete", value=0.5, weights=kept, facts={"epochs": 3})
+    rows = rows_of(catalog, "small", Latencies(folder))
+    assert [(row["trial"], row["epochs"]) for row in rows] == [
+        (100_001, 6), (7, 7), (3, 3), (100_002, 2), (100_003, 2)
+    ]  # fmt: skip
+
+
 def test_a_table_for_people(study: tuple[Catalog, StudyFolder]) -> None:
     catalog, folder = study
     rows = rows_of(catalog, "small", Latencies(folder), top=2)
@@ -81,7 +102,7 @@ def test_a_table_for_people(study: tuple[Catalog, StudyFolder]) -> None:
     assert lines == [
         "leaderboard of small: validation.accuracy on the selection split",
         "weights trial role accuracy loss epochs MB test",
-        "1 soup 100001 greedy_soup 0.9500 0.3000 1 1.50 0.9400",
+        "1 soup 100001 greedy_soup 0.9500 0.3000 0 1.50 0.9400",
         "2 ema 0007 search 0.9200 0.4000 7 1.50",
     ]
     text.truncate(0)
@@ -89,7 +110,7 @@ def test_a_table_for_people(study: tuple[Catalog, StudyFolder]) -> None:
     lines = [" ".join(line.split()) for line in text.getvalue().splitlines()]
     assert lines[1:3] == [
         "weights trial role accuracy loss epochs MB ms test",
-        "1 soup 100001 greedy_soup 0.9500 0.3000 1 1.50 1.23 0.9400",
+        "1 soup 100001 greedy_soup 0.9500 0.3000 0 1.50 1.23 0.9400",
     ]
 
 
@@ -139,9 +160,6 @@ def test_two_that_measure_at_once_keep_what_each_has_found(
     after = Latencies(folder)
     assert (after.known(one), after.known(other)) == (2.0, 3.0)
     assert [path.name for path in folder.root.iterdir() if "latency" in path.name] == ["latency.json"]
-
-
-RECIPE = {"data": {"source": "digits"}, "model": {"build": "linear"}}
 
 
 def _with_file(folder: StudyFolder, row: WeightsRow, content: bytes = b"weights") -> WeightsRow:
