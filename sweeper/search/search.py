@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sweeper.errors import StoreError
 from sweeper.search.distributions import suggest
+from sweeper.search.held import HeldHistory
 from sweeper.search.histories import close_storage, open_history, open_storage, reaching
 from sweeper.search.methods import SAMPLERS
 from sweeper.settings import without_password
@@ -57,7 +58,8 @@ class Search:
         self._known_epochs: dict[int, set[int]] = {}
         with reaching(url):
             self._storage = open_storage(url)
-            self._history = open_history(study, history, self._storage)
+            self._held = HeldHistory(self._storage)
+            self._history = open_history(study, history, self._held)
             self.asked = _asked(self._trials())
             """How many trials have been asked for; those of `start_with` wait in the history until then."""
 
@@ -91,6 +93,7 @@ class Search:
     def running(self) -> list[int]:
         """Numbers of the trials that were asked for and have not ended, also those whose ``ask`` got no answer."""
         with reaching(self._url):
+            self._held.refresh()
             trials = self._trials()
         self.asked = _asked(trials)
         return [trial.number for trial in trials if trial.state is TrialState.RUNNING]
@@ -124,14 +127,14 @@ class Search:
                 nothing of the recipe, it learns nothing.
         """
         with reaching(self._url):
-            trial = self._trials()[number]
+            trial = self._reread(number)
             if trial.state is TrialState.RUNNING:
-                self._storage.set_trial_user_attr(trial._trial_id, REASON, reason)
+                self._held.set_trial_user_attr(trial._trial_id, REASON, reason)
         self._end(number, TrialState.PRUNED if infeasible else TrialState.FAIL, infeasible=infeasible)
 
     def _end(self, number: int, state: TrialState, value: float | None = None, *, infeasible: bool = False) -> None:
         with reaching(self._url):
-            trial = self._trials()[number]
+            trial = self._reread(number)
             if trial.state is TrialState.RUNNING:
                 end_trial(optuna.Trial(self._history, trial._trial_id), state, value, infeasible=infeasible)
             elif trial.state is not state:
@@ -143,6 +146,10 @@ class Search:
 
     def _trials(self) -> list[FrozenTrial]:
         return self._history.get_trials(deepcopy=False)
+
+    def _reread(self, number: int) -> FrozenTrial:
+        """A trial as it stands in the database: of an end, nobody else's memory is trusted, nor one's own."""
+        return self._held.reread(self._trials()[number]._trial_id)
 
     def _sampler(self, number: int, *value: str) -> optuna.samplers.BaseSampler:
         seed = derive_seed(self._study.seed, "ask", number, *value) % 2**32  # numpy's RandomState takes 32 bits
