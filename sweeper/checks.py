@@ -78,6 +78,17 @@ def finish_faults(document: Document, files: Sequence[StudyFile]) -> Iterator[Fa
         yield document.fault(("data", "confirm"), f"found 0, expected {expected}")
 
 
+def node_faults(document: Document, variants: Sequence[tuple[Decision, StudyFile]]) -> Iterator[Fault]:
+    """Processes that cannot be shared out evenly among the nodes of a trial."""
+    refused: set[Path] = set()
+    for decision, file in variants:
+        processes, nodes = file.train.data_parallel, file.workers.nodes
+        at = decision.origin(("train", "data_parallel"))
+        if processes is not None and processes % nodes and at not in refused:
+            refused.add(at)
+            yield document.fault(at, f"found {processes}, expected a multiple of workers.nodes, {nodes}, or nothing")
+
+
 def misfit_faults(document: Document, variants: Sequence[tuple[Decision, StudyFile]]) -> Iterator[Fault]:
     """Values that can never work together; one fault for each place in the file."""
     refused: set[Path] = set()

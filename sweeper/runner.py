@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
 import importlib
 import os
@@ -34,6 +35,7 @@ from trials.errors import (
 from trials.errors import (
     Interrupted as TrialInterrupted,
 )
+from trials.nodes import Nodes
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult
 
@@ -119,7 +121,7 @@ class Failed:
     kind: FailureKind = "raised"
     """`lost`: the worker died, or a process that trained with it, so nothing is known about the trial itself."""
     spoiled: bool = False
-    """The worker's GPU context is broken: whatever it trained next would fail too."""
+    """Its GPU context is broken, or one of its nodes is gone: whatever the worker trained next would fail too."""
 
 
 Event = Reported | Completed | Stopped | Interrupted | Failed
@@ -139,10 +141,12 @@ class Runner:
     Args:
         train: `module:function` with the signature of `trials.train.run_trial`.
         hide_gpus: train on the CPU, whatever the machine has.
+        nodes: those that train each trial together, where it is more than this process.
     """
 
     train: str = TRAIN
     hide_gpus: bool = False
+    nodes: Nodes | None = None
     _jobs: queue.SimpleQueue[Job | None] = field(default_factory=queue.SimpleQueue)
     _events: queue.SimpleQueue[Event] = field(default_factory=queue.SimpleQueue)
     _answers: queue.SimpleQueue[bool | None] = field(default_factory=queue.SimpleQueue)
@@ -228,6 +232,8 @@ class Runner:
             make_importable(job.import_paths)
             set_threads(job.threads)
             train: TrainFunction = import_from(self.train)
+            if self.nodes is not None:
+                train = functools.partial(train, nodes=self.nodes)  # type: ignore[call-arg]
             if job.store:
                 from sweeper.store.trial import kept_in_store
 
@@ -240,7 +246,8 @@ class Runner:
             return Interrupted(job.number)
         except TrialError as error:
             reason, kind = storable(f"{type(error).__name__}: {error}"), KINDS.get(type(error), "raised")
-            spoiled = kind == "out_of_memory" and gpu_is_broken()
+            has_lost_node = kind == "lost" and self.nodes is not None and self.nodes.count > 1
+            spoiled = has_lost_node or (kind == "out_of_memory" and gpu_is_broken())
             return Failed(job.number, reason, storable(traceback.format_exc()), kind=kind, spoiled=spoiled)
         except StoreError as error:
             # One that is away for long says nothing about the trial, which goes on later.

@@ -10,22 +10,37 @@ from sweeper.study_file import Workers as WorkersSection
 
 
 def slots(section: WorkersSection, nodes: Sequence[tuple[float, float]]) -> tuple[float, float, int]:
-    """CPUs and GPUs of each slot, and how many slots: as asked for, or as many as fit.
+    """CPUs and GPUs of each slot on each of its nodes, and how many slots: as asked for, or as many as fit.
 
     Args:
         section: `workers` of study.yaml.
-        nodes: CPUs and GPUs of each node. A slot never spans two nodes, nor a share of a GPU two GPUs.
+        nodes: CPUs and GPUs of each node. A slot has `workers.nodes` different ones; no share of a GPU spans two GPUs.
     """
     cpus, gpus = (sum(amounts) for amounts in zip(*nodes, strict=True)) if nodes else (0.0, 0.0)
     gpus_each = section.gpus if section.gpus is not None else (1.0 if gpus >= 1 else 0.0)
-    fitting = sum(slots_on(*node, section.cpus, gpus_each) for node in nodes)
+    fitting = spread([slots_on(*node, section.cpus, gpus_each) for node in nodes], section.nodes)
     count = section.concurrent if section.concurrent is not None else max(1, fitting)
     if count > fitting:
+        spanning, found = (f" on {section.nodes} nodes", f" on {len(nodes)}") if section.nodes > 1 else ("", "")
         raise WorkersError(
-            f"workers: {count} concurrent with {section.cpus:g} CPUs and {gpus_each:g} GPUs each do not fit: "
-            f"Ray has {cpus:g} CPUs and {gpus:g} GPUs, enough for {fitting}; lower workers.concurrent, cpus or gpus"
+            f"workers: {count} concurrent with {section.cpus:g} CPUs and {gpus_each:g} GPUs each{spanning} do not fit: "
+            f"Ray has {cpus:g} CPUs and {gpus:g} GPUs{found}, enough for {fitting}; lower workers.concurrent, "
+            f"{'nodes, ' if spanning else ''}cpus or gpus"
         )
     return section.cpus, gpus_each, count
+
+
+def spread(places: Sequence[int], nodes: int) -> int:
+    """How many slots have room where each takes a place on each of ``nodes`` nodes, and these have so many ``places``.
+
+    >>> spread([2, 1, 1], 2), spread([5, 1], 2), spread([3, 2], 1)
+    (2, 1, 5)
+    """
+    count = sum(places) // nodes
+    # No slot takes two places of a node, so one with more places than there are slots has no use for all.
+    while count and sum(min(count, each) for each in places) < count * nodes:
+        count -= 1
+    return count
 
 
 def slots_on(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:

@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sweeper.checks import address_faults, finish_faults, misfit_faults, pruner_faults, source_faults, split_faults
+from sweeper.checks import (
+    address_faults,
+    finish_faults,
+    misfit_faults,
+    node_faults,
+    pruner_faults,
+    source_faults,
+    split_faults,
+)
 from sweeper.errors import StudyError
 from sweeper.paths import with_absolute_paths
 from sweeper.positions import Document, Fault, Position, dotted, show, sorted_lines
@@ -61,6 +69,7 @@ def load_study(path: str | Path, text: str | None = None) -> Study:
     silenced = {dotted(at) for at in ranges.broken} | {fault.path for fault in document.faults}
     faults = [fault for fault in faults if fault.path not in silenced] + [*document.faults, *ranges.faults]
     told = {fault.position for fault in faults}
+    faults += node_faults(document, valid)
     faults += [fault for fault in misfit_faults(document, valid) if fault.position not in told]
     files = [file for _, file in valid]
     max_epochs = max((file.train.epochs for file in files), default=0)

@@ -140,9 +140,13 @@ class Workers(Section):
     concurrent: Count | None = None
     """Trials at a time. Left out, it is one a GPU, or as many as the cores allow. [sweeper]"""
     cpus: Annotated[Positive, AfterValidator(_placeable)] = 1.0
-    """Cores for each trial. Each trial computes in as many threads. [ray.remote]"""
+    """Cores for each trial, on each of its nodes. It computes in as many threads. [ray.remote]"""
     gpus: Annotated[NotNegative | None, AfterValidator(_placeable)] = None
-    """GPUs for each trial, such as 0.5 for two trials on one. Left out, it is 1 where there are GPUs. [ray.remote]"""
+    """GPUs for each trial, on each of its nodes, such as 0.5 for two trials on one. Left out, it is 1 where there are
+    GPUs. On several a trial has a process each, unless `train.data_parallel` says otherwise. [ray.remote]"""
+    nodes: Count = 1
+    """Nodes of a Ray cluster (`RAY_ADDRESS`) that train each trial together, on each the `cpus` and `gpus` above. When
+    one of them dies, the trial goes on from its newest checkpoint. [ray.util.placement_group]"""
     retries: WholeNumber = 3
     """How often a trial goes on from its newest checkpoint after its worker died; the time after that it has failed.
     Each time is kept with its reason. [ray.remote]"""

@@ -1,4 +1,4 @@
-"""Persistent Ray actors, one per slot.
+"""Slots that persist, each with a Ray actor that runs its trials.
 
 Each actor keeps its process, its imports and its data set warm from trial to trial. A call to an actor runs until the
 trial's next report, so the orchestrator only ever waits for whichever actor speaks next.
@@ -11,9 +11,10 @@ from collections import deque
 from typing import Any
 
 from sweeper.dispatch.connect import connect
+from sweeper.dispatch.slot import Slot, SlotMaker
 from sweeper.errors import WorkersError
 from sweeper.pulse import Pulse, cause_of_death, descendants, end
-from sweeper.runner import TRAIN, Event, Failed, Interrupted, Job, Reported, Runner
+from sweeper.runner import TRAIN, Event, Failed, Interrupted, Job, Reported
 from sweeper.slots import slots
 from sweeper.study_file import Workers as WorkersSection
 
@@ -22,7 +23,7 @@ KEPT_LIMIT_BYTES = 1 << 30
 
 
 class RayWorkers:
-    """Persistent Ray actors, one per slot.
+    """Slots that persist, in Ray.
 
     Args:
         section: `workers` of study.yaml.
@@ -41,12 +42,12 @@ class RayWorkers:
         train: str = TRAIN,
         kept_limit_bytes: int = KEPT_LIMIT_BYTES,
     ) -> None:
-        self._train, self._kept_limit_bytes, self._own = train, kept_limit_bytes, address is None
+        self._kept_limit_bytes, self._own = kept_limit_bytes, address is None
         self._others = descendants()
         ray = self._ray = connect(section, address)
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         try:
-            self._cpus, self._gpus, self.slots = slots(
+            self._cpus, gpus, self.slots = slots(
                 section, [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
             )
         except WorkersError:
@@ -55,21 +56,19 @@ class RayWorkers:
         # A client of Ray (`ray://`) hears of nothing but the server that it is connected to.
         heart = address if address and "://" in address else ray.get_runtime_context().gcs_address
         self._pulse = Pulse(str(heart), own=self._own)
-        # Two calls at a time: one that waits for the trial's next event, and `interrupt`.
-        actor_options = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_restarts": 0, "max_concurrency": 2}
-        self._actor_class = ray.remote(**actor_options)(Runner)
-        self._coming: dict[Any, Any] = {}
-        """Actors that are not up yet, by the call that returns when they are."""
-        self._idle: list[Any] = []
+        self._maker = SlotMaker(ray, train, section.nodes, self._cpus, gpus)
+        self._coming: dict[Any, Slot] = {}
+        """Slots that are not up yet, by the call that returns when they are."""
+        self._idle: list[Slot] = []
         self._queue: dict[int, tuple[Job, float]] = {}
-        """Submitted trials that no actor has taken yet, with the time."""
-        self._busy: dict[int, Any] = {}
+        """Submitted trials that no slot has taken yet, with the time."""
+        self._busy: dict[int, Slot] = {}
         self._pending: dict[Any, int] = {}
         self._unanswered: set[int] = set()
         self._told: deque[Event] = deque()
         """Events that no actor has to tell."""
         for _ in range(self.slots):
-            self._add_actor()
+            self._add_slot()
 
     @property
     def free(self) -> int:
@@ -108,8 +107,8 @@ class RayWorkers:
         self._answer(number, keep_going)
 
     def interrupt(self) -> None:
-        for number, actor in self._busy.items():
-            actor.interrupt.remote(number)
+        for number, slot in self._busy.items():
+            slot.runner.interrupt.remote(number)
             self._answer(number, None)
         self._told += [Interrupted(number) for number in self._queue]
         self._queue.clear()
@@ -118,55 +117,55 @@ class RayWorkers:
         if number in self._queue:
             del self._queue[number]
             return
-        actor = self._busy.pop(number)
+        slot = self._busy.pop(number)
         self._unanswered.discard(number)
         self._pending = {call: other for call, other in self._pending.items() if other != number}
-        self._replace(actor)
+        self._replace(slot)
 
     def close(self) -> None:
         ours = [process for process in descendants() if process not in self._others] if self._own else []
-        for actor in [*self._busy.values(), *self._idle, *self._coming.values()]:
-            self._ray.kill(actor)
+        for slot in [*self._busy.values(), *self._idle, *self._coming.values()]:
+            self._maker.end(slot)
         self._ray.shutdown()
         end(ours)
 
     def _answer(self, number: int, keep_going: bool | None) -> None:
         if number in self._unanswered:
             self._unanswered.remove(number)
-            self._pending[self._busy[number].advance.remote(keep_going)] = number
+            self._pending[self._busy[number].runner.advance.remote(keep_going)] = number
 
-    def _add_actor(self) -> None:
-        actor = self._actor_class.remote(self._train, hide_gpus=self._gpus == 0)
-        self._coming[actor.__ray_ready__.remote()] = actor
+    def _add_slot(self) -> None:
+        slot = self._maker.make()
+        self._coming[slot.ready] = slot
 
-    def _replace(self, actor: Any) -> None:
-        self._ray.kill(actor)
-        self._add_actor()
+    def _replace(self, slot: Slot) -> None:
+        self._maker.end(slot)
+        self._add_slot()
 
     def _hand_out(self) -> None:
-        """Give what is queued to actors that are up."""
+        """Give what is queued to slots that are up."""
         while self._idle and self._queue:
             number, (job, _) = next(iter(self._queue.items()))
             # First in, first out: the load is spread, and each keeps its data warm.
-            actor = self._idle.pop(0)
-            self._busy[number] = actor
-            self._pending[actor.start.remote(job)] = number
+            slot = self._idle.pop(0)
+            self._busy[number] = slot
+            self._pending[slot.runner.start.remote(job)] = number
             del self._queue[number]
 
     def _welcome(self, call: Any) -> None:
-        """An actor is up, or will never be."""
-        actor = self._coming.pop(call)
+        """A slot is up, or will never be."""
+        slot = self._coming.pop(call)
         try:
             self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            self._replace(actor)
+            self._replace(slot)
             if self._queue:
                 # A trial pays for it, with one of its retries: else a worker that never comes up is tried for ever.
                 number = next(iter(self._queue))
                 del self._queue[number]
                 self._told.append(Failed(number, cause_of_death(str(error)), kind="lost"))
         else:
-            self._idle.append(actor)
+            self._idle.append(slot)
         self._hand_out()
 
     def _hear(self, call: Any) -> Event:
@@ -181,10 +180,10 @@ class RayWorkers:
         if isinstance(event, Reported):
             self._unanswered.add(number)
             return event
-        actor = self._busy.pop(number)
+        slot = self._busy.pop(number)
         if event.kept_bytes > self._kept_limit_bytes or (isinstance(event, Failed) and event.spoiled):
-            self._replace(actor)
+            self._replace(slot)
         else:
-            self._idle.append(actor)
+            self._idle.append(slot)
             self._hand_out()
         return event

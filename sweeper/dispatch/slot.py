@@ -1,0 +1,134 @@
+"""What takes one trial at a time: a Ray actor, or one on each of several nodes."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from sweeper.pulse import cause_of_death
+from sweeper.runner import Runner
+from trials.errors import ProcessLost
+from trials.nodes import Invitation, Nodes, join
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A place for one trial at a time."""
+
+    runner: Any
+    """The actor that runs it: a `Runner`."""
+    ready: Any
+    """The call that returns when all of the slot is up."""
+    launchers: tuple[Any, ...] = ()
+    """Actors on the other nodes of the trial: a `Launcher` on each."""
+    group: Any = None
+    """The placement group that keeps these apart."""
+
+
+@dataclass(frozen=True)
+class SlotMaker:
+    """Makes slots, and ends them.
+
+    Args:
+        ray: the module, connected.
+        train: `module:function` that trains one recipe.
+        nodes: how many each trial takes.
+        cpus: of each of these nodes.
+        gpus: of each of these nodes.
+    """
+
+    ray: Any
+    train: str
+    nodes: int
+    cpus: float
+    gpus: float
+
+    @property
+    def processes(self) -> int:
+        """How many processes train a trial whose recipe does not say: one a GPU, or one a node."""
+        return self.nodes * max(1, int(self.gpus))
+
+    def make(self) -> Slot:
+        """A slot that Ray places as soon as it has room for it."""
+        if self.nodes == 1:
+            nodes = Nodes(self.processes) if self.processes > 1 else None
+            runner = self._runner().remote(self.train, self.gpus == 0, nodes)
+            return Slot(runner, runner.__ray_ready__.remote())
+        bundle = {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        group = self.ray.util.placement_group([bundle] * self.nodes, strategy="STRICT_SPREAD")
+        launcher = self._actor(Launcher)
+        launchers = tuple(
+            launcher.options(scheduling_strategy=_in(group, index)).remote(self.gpus == 0)
+            for index in range(1, self.nodes)
+        )
+        nodes = Nodes(self.processes, tuple(map(Launch, launchers)), _host)
+        runner = self._runner().options(scheduling_strategy=_in(group, 0)).remote(self.train, self.gpus == 0, nodes)
+        # It waits for the others, and fails if one of them does.
+        ready = runner.__ray_call__.remote(_is_up, *(actor.__ray_ready__.remote() for actor in launchers))
+        return Slot(runner, ready, launchers, group)
+
+    def end(self, slot: Slot) -> None:
+        """Kill all of a slot."""
+        for actor in (slot.runner, *slot.launchers):
+            self.ray.kill(actor)
+        if slot.group is not None:
+            self.ray.util.remove_placement_group(slot.group)
+
+    def _runner(self) -> Any:
+        # Two calls at a time: one that waits for the trial's next event, and `interrupt`.
+        return self._actor(Runner, max_concurrency=2)
+
+    def _actor(self, kind: type, **options: Any) -> Any:
+        return self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, **options)(kind)
+
+
+class Launcher:
+    """Starts the ranks of a trial that are on its node.
+
+    Args:
+        hide_gpus: train on the CPU, whatever the machine has.
+    """
+
+    def __init__(self, hide_gpus: bool) -> None:
+        if hide_gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+    def join(self, invitation: Invitation) -> None:
+        """Start one, as `trials.nodes.join` does."""
+        join(invitation)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Has a `Launcher` start a rank."""
+
+    launcher: Any
+
+    def __call__(self, invitation: Invitation) -> None:
+        """Return when rank 0 has been reached. Raises `ProcessLost` when it cannot be, or the launcher is gone."""
+        import ray
+
+        try:
+            ray.get(self.launcher.join.remote(invitation))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayError as error:
+            raise ProcessLost(cause_of_death(str(error))) from error
+
+
+def _in(group: Any, index: int) -> Any:
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+
+
+def _is_up(_runner: Runner, *_launchers: bool) -> bool:
+    return True
+
+
+def _host() -> str:
+    """The address of the node that this is called on."""
+    import ray
+
+    return str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
