@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -61,8 +60,7 @@ def publish_winner(
     chosen = {"kind": winner.kind, "trial": winner.trial, "path": winner.path, "sha256": winner.sha256}
     if chosen.items() <= before.items() and before.get("verdict") == verdict:
         return before
-    weights = folder.file(winner.path)
-    check_digest(weights, winner.sha256)
+    weights = folder.fetch(winner.path, winner.sha256)
     recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner.trial).recipe))
     looks = known.looks
     if winner.sha256 == before["sha256"]:
@@ -76,6 +74,7 @@ def publish_winner(
     if verdict is not None:
         record["verdict"] = dict(verdict)
     pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
+    folder.keep_package(record["package"])
     catalog.set_study(study.id, winner=record)
     return record
 
@@ -89,11 +88,11 @@ def pack_again(catalog: Catalog, study: StudyRow, folder: StudyFolder, *, file_f
     winner = study.winner
     if winner is None:
         raise StoreError(f"study {study.name!r} has no winner to pack")
-    weights = folder.file(winner["path"])
-    check_digest(weights, winner["sha256"])
+    weights = folder.fetch(winner["path"], winner["sha256"])
     recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, winner["trial"]).recipe))
     record = {**winner, "package": winner["package"] + 1}
     pack(folder.package(record["package"]), study, record, recipe, weights, git_state(file_folder))
+    folder.keep_package(record["package"])
     catalog.set_study(study.id, winner=record)
 
 
@@ -118,19 +117,6 @@ def _look(recipe: Recipe, weights: Path) -> dict[str, Any]:
         "selection": _as_validation(score_weights(recipe, weights, "selection")),
         "test": score_weights(recipe, weights, "test"),
     }
-
-
-def check_digest(path: Path, sha256: str) -> None:
-    """Make sure that a file is the one the catalog knows.
-
-    Raises:
-        StoreError: it is missing or differs.
-    """
-    if not path.is_file():
-        raise StoreError(f"{path}: the catalog names these weights, but the file is gone")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise StoreError(f"{path}: sha256 {found[:12]}..., expected {sha256[:12]}...: the file was changed or damaged")
 
 
 def pack(

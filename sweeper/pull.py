@@ -16,10 +16,10 @@ from sweeper.export.forms import FORMS
 from sweeper.export.verify import Answers, compare, fresh_answers
 from sweeper.model_card import with_use
 from sweeper.provenance import git_state
-from sweeper.publish import check_digest, of_split, pack, requirements
+from sweeper.publish import of_split, pack, requirements
 from sweeper.rank.choice import Choice, choose
 from sweeper.rank.leaderboard import leaderboard
-from sweeper.study_folder import StudyFolder
+from sweeper.study_folder import StudyFolder, check_digest
 from sweeper.user_code import make_importable
 from trials.errors import DataError, ModelError
 from trials.recipe import Recipe
@@ -120,8 +120,7 @@ def _fill(
     """Make the package of what was chosen; its title and its record."""
     if choice is not None:
         row = choice.weights
-        weights = folder.file(row.path)
-        check_digest(weights, row.sha256)
+        weights = folder.fetch(row.path, row.sha256)
         recipe = Recipe.model_validate_json(json.dumps(catalog.trial(study.id, row.trial).recipe))
         record = {
             "kind": row.kind,
@@ -136,7 +135,7 @@ def _fill(
         pack(package, study, record, recipe, weights, git_state(Path(study.file).parent))
         return f"{choice.title}, which is not the winner", record
     assert study.winner is not None
-    winner = folder.package(study.winner["package"])
+    winner = folder.fetch_package(study.winner["package"])
     check_digest(winner / "weights.safetensors", study.winner["sha256"])
     shutil.copytree(winner, package)
     check_digest(package / "weights.safetensors", study.winner["sha256"])

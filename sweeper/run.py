@@ -66,8 +66,7 @@ def run_study(
         StoreError: the database cannot be written; where it is only away for a while, what ran has been saved.
         WorkersError: the workers are gone; what ran counts as lost.
     """
-    folder.root.mkdir(parents=True, exist_ok=True)
-    folder.study_file.write_text(study.text, encoding="utf-8")
+    folder.write(folder.study_file.name, study.text.encode())
     known = {trial.number: trial for trial in catalog.trials(row.id)}
     complete = catalog.weights(row.id, of="complete")
     extendable = keep_resume_points(complete, row.metric, study.storage.extendable, folder)
@@ -104,19 +103,20 @@ def _loop(sweep: Sweep) -> Request | None:
     while True:
         release(sweep)
         # A trial that waits for its trunk holds its place: what would be asked for beside it would know no more.
-        while sweep.workers.free > len(sweep.blocked) and _has_more(sweep):
-            with undisturbed():
-                _begin(sweep, sweep.waiting.pop(0) if sweep.waiting else sweep.search.ask())
+        has_room = sweep.workers.free > len(sweep.blocked) and _has_more(sweep)
         if not (sweep.running or sweep.blocked or _has_more(sweep)):
             with undisturbed():
                 sweep.waiting = [*next_moves(sweep)]
             if not sweep.waiting:
                 return None
             continue
-        event = sweep.workers.wait(POLL_SECONDS)
+        # Whoever waits for an answer goes first: to propose a trial may take a hundred times as long.
+        event = sweep.workers.wait(0.0 if has_room else POLL_SECONDS)
         with undisturbed():
             if event is not None:
                 _handle(sweep, event)
+            elif has_room:
+                _begin(sweep, sweep.waiting.pop(0) if sweep.waiting else sweep.search.ask())
             look_for_stalled(sweep)
         if time.monotonic() >= look_at:
             look_at = time.monotonic() + LOOK_SECONDS

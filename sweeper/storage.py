@@ -6,7 +6,6 @@ here may be called again at any time.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -168,7 +167,7 @@ def _remove(catalog: Catalog, row: StudyRow, folder: StudyFolder, chosen: Iterab
     if weights:
         catalog.forget_weights(row.id, weights)
     for path in weights:
-        folder.file(path).unlink(missing_ok=True)
+        folder.remove_file(path)
 
 
 def keep_resume_points(weights: Iterable[WeightsRow], metric: str, most: int, folder: StudyFolder) -> list[WeightsRow]:
@@ -193,8 +192,8 @@ def remove_leftovers(catalog: Catalog, study: StudyRow, folder: StudyFolder) -> 
         if trial.state == "complete":
             for path in folder.weights(trial.number):
                 if path not in named:
-                    path.unlink(missing_ok=True)
+                    folder.remove_file(path.relative_to(folder.root).as_posix())
     if winner:
         for package in folder.packages():
             if package != folder.package(winner["package"]):
-                shutil.rmtree(package, ignore_errors=True)
+                folder.remove_package(package)

@@ -19,8 +19,8 @@ def soup(studies: tuple[str, ...], out: Path | None, ensemble: bool, home: Path 
     """Average the best weights of several finished studies that share a pretrained start or a trunk.
 
     The uniform and the greedy soup are compared with the best single model on the selection split, which the studies
-    must share; the best is written as a folder for `sweeper predict`. The test split is not read, the studies stay as
-    they are.
+    must share; the best is written as a folder for `sweeper predict`, beside it a picture of the barriers between the
+    weights. The test split is not read, the studies stay as they are.
     """
     from sweeper.soup.make import make
     from sweeper.soup.outcome import name_of
@@ -33,13 +33,15 @@ def soup(studies: tuple[str, ...], out: Path | None, ensemble: bool, home: Path 
         outcome = make(
             catalog_of(settings),
             studies,
-            settings.home,
+            settings,
             target,
             ensemble=ensemble,
             say=status.update if status is not None else lambda _: None,
         )
     print_outcome(outcome, console)
+    if outcome.barriers is not None:
+        click.echo(f"{outcome.barriers}: by how much the loss rises between each two of them")
     if not outcome.made:
-        click.echo("error: nothing could be made of these studies together, and nothing was written", err=True)
+        click.echo("error: nothing could be made of these studies together, and no model was written", err=True)
         raise SystemExit(1)
     click.echo(f"{target}: weights, recipe, preprocessing and model card of the {outcome.best.way}")

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.catalog import TrialRow, WeightsRow
-from sweeper.publish import check_digest
 from sweeper.study_folder import StudyFolder
 from trials.recipe import Recipe
 
@@ -37,8 +36,7 @@ class Latencies:
         if row.sha256 not in self._found:
             from trials.latency import latency_of_weights
 
-            weights = self._folder.file(row.path)
-            check_digest(weights, row.sha256)
+            weights = self._folder.fetch(row.path, row.sha256)
             recipe = Recipe.model_validate_json(json.dumps(trial.recipe))
             self._found[row.sha256] = round(latency_of_weights(recipe, weights) * 1000.0, 4)
             self._write()
@@ -47,6 +45,7 @@ class Latencies:
     def _write(self) -> None:
         found = _read(self._file)
         found[platform.node()] = found.get(platform.node(), {}) | self._found
+        self._file.parent.mkdir(parents=True, exist_ok=True)
         # Two may measure at once: each writes under a name of its own.
         handle, beside = tempfile.mkstemp(dir=self._file.parent, prefix=f".{self._file.name}.", suffix=".tmp")
         try:

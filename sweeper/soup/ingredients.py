@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from sweeper.finish.alike import VARIED, given, shape
 from sweeper.finish.board import name_of
 from sweeper.finish.recipes import MOST_INGREDIENTS
 from sweeper.rank.leaderboard import leaderboard, rank
+from sweeper.settings import Settings
+from sweeper.store.open import open_folder
 from sweeper.study_folder import StudyFolder
 from trials.recipe import KeptWeights, Recipe
 
@@ -25,7 +28,16 @@ class Candidate:
     study: StudyRow
     row: WeightsRow
     recipe: Recipe
-    path: Path
+    folder: StudyFolder
+
+    @cached_property
+    def path(self) -> Path:
+        """The file, on this machine.
+
+        Raises:
+            StoreError: it is gone or was changed.
+        """
+        return self.folder.fetch(self.row.path, self.row.sha256)
 
     @property
     def name(self) -> str:
@@ -113,7 +125,7 @@ def finished_studies(catalog: Catalog, names: Sequence[str]) -> list[StudyRow]:
     return studies
 
 
-def candidates(catalog: Catalog, studies: Sequence[StudyRow], home: Path) -> list[Candidate]:
+def candidates(catalog: Catalog, studies: Sequence[StudyRow], settings: Settings) -> list[Candidate]:
     """All the weights of these studies that are of a single model, best first.
 
     Raises:
@@ -121,7 +133,7 @@ def candidates(catalog: Catalog, studies: Sequence[StudyRow], home: Path) -> lis
     """
     found: dict[int, Candidate] = {}
     for study in studies:
-        folder = StudyFolder(home, study.name)
+        folder = open_folder(settings, study.name)
         recipes = {
             trial.number: Recipe.model_validate_json(json.dumps(trial.recipe)) for trial in catalog.trials(study.id)
         }
@@ -129,7 +141,7 @@ def candidates(catalog: Catalog, studies: Sequence[StudyRow], home: Path) -> lis
         singles = [row for row in rows if not recipes[row.trial].makes_ensemble]
         if not singles:
             raise StudyError(f"study {study.name!r} has no weights any more, expected some to average")
-        found |= {id(row): Candidate(study, row, recipes[row.trial], folder.file(row.path)) for row in singles}
+        found |= {id(row): Candidate(study, row, recipes[row.trial], folder) for row in singles}
     ranked = rank([candidate.row for candidate in found.values()], studies[0].metric)
     return [found[id(row)] for row in ranked]
 

@@ -21,8 +21,9 @@ from sweeper.errors import StudyError, StudyHeld
 from sweeper.export.verify import Answers, compare, fresh_answers
 from sweeper.finish.recipes import handed_on
 from sweeper.provenance import git_state
-from sweeper.publish import check_digest, of_split, pack
+from sweeper.publish import of_split, pack
 from sweeper.pull import CHECKED_EXAMPLES
+from sweeper.settings import Settings
 from sweeper.soup.card import card
 from sweeper.soup.ingredients import (
     Candidate,
@@ -57,7 +58,7 @@ class _Plan:
 def make(
     catalog: Catalog,
     names: Sequence[str],
-    home: Path,
+    settings: Settings,
     out: Path,
     *,
     ensemble: bool = False,
@@ -67,12 +68,13 @@ def make(
     """Average the best weights of studies, and put what is best on the selection split at ``out``.
 
     The best of all single models is compared with the soups, and is handed over where none is better; the test split
-    is not read. Where nothing can be made, nothing is handed over.
+    is not read. Where nothing can be made, nothing is handed over. The picture of the barriers is put beside ``out`` in
+    any case, as ``OUT-barriers.png``.
 
     Args:
         catalog: knows the studies; it is read only.
         names: of the studies.
-        home: below which they lie.
+        settings: where things live.
         out: a folder to make, whole or not at all; an empty one may be there.
         ensemble: try an ensemble too, which may be of several architectures.
         say: is told what is being done.
@@ -90,18 +92,17 @@ def make(
         raise StudyError(f"{out}: exists and is not an empty folder; choose another with -o")
     make_importable(path for study in studies for path in study.import_paths)
     say("reading the data, to compare the splits")
-    ranked, examples = candidates(catalog, studies, home), Examples()
+    ranked, examples = candidates(catalog, studies, settings), Examples()
     check_same_splits(ranked, examples)
     best = ranked[0]
-    check_digest(best.path, best.row.sha256)
     single = Made(SINGLE, best.row.kind, best.recipe, best.path, best.row.sha256, best.row.metrics, (best.name,))
-    with _workplace(home / "soups", "-".join(names)[:MOST_LETTERS]) as folder:
+    with _workplace(settings.home / "soups", "-".join(names)[:MOST_LETTERS]) as folder:
         attempts = tuple(_attempt(plan, single, folder, say) for plan in _plans(ranked, examples, ensemble=ensemble))
         outcome = Outcome(tuple(names), studies[0].metric, single, attempts)
         if outcome.made:
             say(f"packing the {outcome.best.way}")
             _hand_over(outcome, best, out, answers, [path for study in studies for path in study.import_paths])
-    return outcome
+        return replace(outcome, barriers=_keep_barriers(folder, out))
 
 
 @contextlib.contextmanager
@@ -175,6 +176,17 @@ def _attempt(plan: _Plan, single: Made, folder: Path, say: Callable[[str], None]
     alone = sum(share > 0 for share in result.shares) == 1 if result.shares else _same_but_batch_norm(path, single.path)
     made = Made(plan.way, file.kind, plan.recipe, path, file.sha256, file.metrics, result.notes, alone)
     return Attempt(plan.way, made, notes)
+
+
+def _keep_barriers(folder: Path, out: Path) -> Path | None:
+    """Put the picture of the barriers beside ``out``: each soup has drawn the same."""
+    from trials.average.barrier import BARRIERS
+
+    drawn = next(iter(sorted(folder.glob(f"*/pictures/{BARRIERS}"))), None)
+    if drawn is None:
+        return None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(drawn, out.with_name(f"{out.name}-{BARRIERS}")))
 
 
 def _same_but_batch_norm(soup: Path, single: Path) -> bool:

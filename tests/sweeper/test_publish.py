@@ -13,9 +13,9 @@ import torch
 
 from sweeper.catalog import Catalog, WeightsRow
 from sweeper.errors import StoreError
-from sweeper.publish import check_digest, publish_winner
+from sweeper.publish import publish_winner
 from sweeper.rank.leaderboard import rank
-from sweeper.study_folder import StudyFolder
+from sweeper.study_folder import StudyFolder, check_digest
 from trials import Recipe, load_model, run_trial, score
 from trials.data import load_splits
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sweeper.catalog import Catalog
 from sweeper.cli import main
+from sweeper.settings import load_settings
 from sweeper.soup.make import make
 from sweeper.soup.outcome import Attempt, Made, Outcome, judgement
 from sweeper.soup.table import print_outcome
@@ -79,7 +80,7 @@ class Home:
         self.catalog.set_study(study.id, state=state)
 
     def make(self, out: Path, *names: str, ensemble: bool = False) -> Outcome:
-        return make(self.catalog, names, self.folder, out, ensemble=ensemble, answers=ask_here)
+        return make(self.catalog, names, load_settings(self.folder), out, ensemble=ensemble, answers=ask_here)
 
     def files(self, *names: str) -> list[Path]:
         """The weights of studies, best first."""
@@ -147,7 +148,7 @@ def souped(home: Home, tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcom
     before = home.state()
     outcome = home.make(out, "a", "b")
     assert home.state() == before, "the studies stay as they are"
-    assert [path.name for path in out.parent.iterdir()] == ["both"]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["both", "both-barriers.png"]
     assert [path for path in (home.folder / "soups").iterdir() if path.is_dir()] == []
     return outcome, out
 
@@ -219,15 +220,19 @@ def test_an_ensemble_may_be_of_several_architectures_and_a_soup_may_not(home: Ho
     for soup in ("uniform soup", "greedy soup"):
         assert by_way[soup].made is None
         assert by_way[soup].notes == ("nothing of several studies goes together", reason)
+    assert outcome.barriers is None, "nothing was to be averaged"
     ensemble = by_way["greedy ensemble"].made
     assert ensemble is not None
     assert ensemble.metrics[METRIC] >= outcome.single.metrics[METRIC]
 
 
-def test_what_a_barrier_keeps_apart_is_refused_and_nothing_is_written(home: Home, tmp_path: Path) -> None:
+def test_what_a_barrier_keeps_apart_is_refused_and_the_barriers_can_be_looked_at(home: Home, tmp_path: Path) -> None:
     done = command(home, "one", "strange", "-o", str(tmp_path / "out"))
-    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
-    assert done.stderr == "error: nothing could be made of these studies together, and nothing was written\n"
+    picture = tmp_path / "out-barriers.png"
+    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [picture])
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert f"{picture}: by how much the loss rises between each two of them\n" in done.stdout
+    assert done.stderr == "error: nothing could be made of these studies together, and no model was written\n"
     best, other = ("strange", "one") if home.values("strange") > home.values("one") else ("one", "strange")
     refusal = (
         f"refused no two of these weights can be averaged: raw of trial 0000 of {other} is kept apart from raw of "
