@@ -51,6 +51,8 @@ class Outcome:
     metric: str
     single: Made
     attempts: tuple[Attempt, ...]
+    barriers: Path | None = None
+    """The picture of the barriers between what was to be averaged, where they were measured."""
 
     @property
     def name(self) -> str:
