@@ -60,9 +60,7 @@ class OverFsspec:
         import fsspec
 
         protocol, _, self._root = address.partition("://")
-        self._files = fsspec.filesystem(
-            protocol, skip_instance_cache=True, use_listings_cache=False, **OPTIONS.get(protocol, {})
-        )
+        self._files = fsspec.filesystem(protocol, use_listings_cache=False, **OPTIONS.get(protocol, {}))
 
     def read(self, name: str) -> bytes:
         content: bytes = self._files.cat_file(self._path(name))

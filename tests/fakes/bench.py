@@ -62,6 +62,8 @@ class Bench:
 
     folder: Path
     fakes: Path
+    files: StudyFolder | None = None
+    """Where the study's files are, if not below ``folder``."""
 
     @property
     def url(self) -> str:
@@ -82,7 +84,7 @@ class Bench:
                 workers,
                 catalog,
                 watcher,
-                folder=StudyFolder(self.folder, "small"),
+                folder=self.files or StudyFolder(self.folder, "small"),
                 import_paths=(str(self.fakes),),
             )
         finally:
