@@ -105,7 +105,7 @@ def _lose(sweep: Sweep, trial: Running, reason: str) -> None:
 
 
 def _shrink(sweep: Sweep, trial: Running, event: Failed) -> None:
-    smaller = smaller_micro_batch(Recipe.model_validate(trial.row.recipe))
+    smaller = smaller_micro_batch(Recipe.model_validate(trial.row.recipe), sweep.study.workers.processes)
     if smaller is None:
         reason = f"{event.reason}; not even one example at a time fits"
         _end(sweep, trial, "infeasible", reason, event.traceback)
@@ -121,16 +121,21 @@ def _make_room(sweep: Sweep, trial: Running, event: Failed) -> None:
     sweep.wait_again(event.number)
     if sweep.stopping:
         return
-    freed = collect(
-        sweep.catalog, sweep.row, sweep.study.storage, sweep.folder, finish=sweep.study.finish, out_of_space=True
-    )
-    if freed.bytes <= 0:
+    freed_bytes = sweep.folder.remove_copies(but=sweep.running.keys() | {event.number}) or _collect_all(sweep)
+    if freed_bytes <= 0:
         where = event.reason.removeprefix(f"{NoSpace.__name__}: ").partition(";")[0]  # what to do is said with the rest
         raise NoRoom(f"trial {event.number:04d}: {where}")
     sweep.progress.continued(
-        event.number, f"the disk was full; {freed.bytes / 1e6:.1f} MB were made free", counted=False
+        event.number, f"the disk was full; {freed_bytes / 1e6:.1f} MB were made free", counted=False
     )
     sweep.waiting.insert(0, trial.row)
+
+
+def _collect_all(sweep: Sweep) -> int:
+    """Remove all that is not needed, whatever the limit; the bytes."""
+    return collect(
+        sweep.catalog, sweep.row, sweep.study.storage, sweep.folder, finish=sweep.study.finish, out_of_space=True
+    ).bytes
 
 
 def _count(row: TrialRow, kind: str) -> int:

@@ -154,6 +154,11 @@ class Workers(Section):
     """Minutes without a report after which a trial counts as stalled: its worker is killed, and the trial goes on once.
     A report comes after each epoch, the first one once the data are loaded too. `null` waits for ever. [sweeper]"""
 
+    @property
+    def processes(self) -> int:
+        """How many train a trial whose recipe does not say: one a GPU, or one a node."""
+        return self.nodes * max(1, int(self.gpus or 0))
+
 
 class Storage(Section):
     """What stays on the disk beyond the results."""

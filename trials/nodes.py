@@ -27,7 +27,7 @@ from trials.rank_process import READY, Job, RankProcess, lost
 _DIAL_SECONDS = 20.0
 _ARRIVAL_SECONDS = 60.0
 """How long rank 0 waits for those that have been started."""
-_HANDSHAKE_SECONDS = 5
+_HANDSHAKE_SECONDS = 5.0
 _IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 10, 5, 4
 CUT_OFF_SECONDS = _IDLE_SECONDS + _PROBE_SECONDS * _PROBES
 """How long a node may be out of reach before it counts as gone."""
@@ -112,10 +112,12 @@ class Reception:
     Args:
         host: the address at which they reach this node.
         size: how many ranks there are.
+        handshake_seconds: how long one who comes may take to say who it is.
     """
 
-    def __init__(self, host: str, size: int) -> None:
+    def __init__(self, host: str, size: int, handshake_seconds: float = _HANDSHAKE_SECONDS) -> None:
         self._host, self._size, self._key = host, size, secrets.token_bytes(32)
+        self._handshake_seconds = handshake_seconds
         self._socket = socket.create_server((host, 0))
 
     def __enter__(self) -> Reception:
@@ -154,7 +156,7 @@ class Reception:
         link.setblocking(True)
         end_when_cut_off(link)
         try:
-            with _impatient(link), Connection(os.dup(link.fileno())) as connection:
+            with _impatient(link, self._handshake_seconds), Connection(os.dup(link.fileno())) as connection:
                 deliver_challenge(connection, self._key)
                 answer_challenge(connection, self._key)
                 rank: int = connection.recv()
@@ -227,9 +229,10 @@ def interface_of(host: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _impatient(link: socket.socket) -> Iterator[None]:
-    """What is read inside must come soon: `OSError` if it does not."""
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _HANDSHAKE_SECONDS, 0))
+def _impatient(link: socket.socket, seconds: float) -> Iterator[None]:
+    """What is read inside must come within that time: `OSError` if it does not."""
+    whole, rest = divmod(seconds, 1.0)
+    link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(whole), int(rest * 1e6)))
     try:
         yield
     finally:

@@ -56,7 +56,7 @@ class RayWorkers:
         # A client of Ray (`ray://`) hears of nothing but the server that it is connected to.
         heart = address if address and "://" in address else ray.get_runtime_context().gcs_address
         self._pulse = Pulse(str(heart), own=self._own)
-        self._maker = SlotMaker(ray, train, section.nodes, self._cpus, gpus)
+        self._maker = SlotMaker(ray, train, section, gpus)
         self._coming: dict[Any, Slot] = {}
         """Slots that are not up yet, by the call that returns when they are."""
         self._idle: list[Slot] = []

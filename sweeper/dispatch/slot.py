@@ -8,6 +8,7 @@ from typing import Any
 
 from sweeper.pulse import cause_of_death
 from sweeper.runner import Runner
+from sweeper.study_file import Workers as WorkersSection
 from trials.errors import ProcessLost
 from trials.nodes import Invitation, Nodes, join
 
@@ -33,36 +34,30 @@ class SlotMaker:
     Args:
         ray: the module, connected.
         train: `module:function` that trains one recipe.
-        nodes: how many each trial takes.
-        cpus: of each of these nodes.
-        gpus: of each of these nodes.
+        section: `workers` of study.yaml.
+        gpus: of each node of a trial.
     """
 
     ray: Any
     train: str
-    nodes: int
-    cpus: float
+    section: WorkersSection
     gpus: float
-
-    @property
-    def processes(self) -> int:
-        """How many processes train a trial whose recipe does not say: one a GPU, or one a node."""
-        return self.nodes * max(1, int(self.gpus))
 
     def make(self) -> Slot:
         """A slot that Ray places as soon as it has room for it."""
-        if self.nodes == 1:
-            nodes = Nodes(self.processes) if self.processes > 1 else None
+        section = self.section
+        if section.nodes == 1:
+            nodes = Nodes(section.processes) if section.processes > 1 else None
             runner = self._runner().remote(self.train, self.gpus == 0, nodes)
             return Slot(runner, runner.__ray_ready__.remote())
-        bundle = {"CPU": self.cpus, **({"GPU": self.gpus} if self.gpus else {})}
-        group = self.ray.util.placement_group([bundle] * self.nodes, strategy="STRICT_SPREAD")
+        bundle = {"CPU": section.cpus, **({"GPU": self.gpus} if self.gpus else {})}
+        group = self.ray.util.placement_group([bundle] * section.nodes, strategy="STRICT_SPREAD")
         launcher = self._actor(Launcher)
         launchers = tuple(
             launcher.options(scheduling_strategy=_in(group, index)).remote(self.gpus == 0)
-            for index in range(1, self.nodes)
+            for index in range(1, section.nodes)
         )
-        nodes = Nodes(self.processes, tuple(map(Launch, launchers)), _host)
+        nodes = Nodes(section.processes, tuple(map(Launch, launchers)), _host)
         runner = self._runner().options(scheduling_strategy=_in(group, 0)).remote(self.train, self.gpus == 0, nodes)
         # It waits for the others, and fails if one of them does.
         ready = runner.__ray_call__.remote(_is_up, *(actor.__ray_ready__.remote() for actor in launchers))
@@ -80,7 +75,7 @@ class SlotMaker:
         return self._actor(Runner, max_concurrency=2)
 
     def _actor(self, kind: type, **options: Any) -> Any:
-        return self.ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_restarts=0, **options)(kind)
+        return self.ray.remote(num_cpus=self.section.cpus, num_gpus=self.gpus, max_restarts=0, **options)(kind)
 
 
 class Launcher:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import FileStore
 
 from trials.errors import TrialError
 from trials.fit.distributed import Averaged, Ranks, with_shared_statistics
@@ -21,7 +22,7 @@ GPU = torch.device("cuda", 0)
 
 @pytest.fixture(scope="module")
 def _one_rank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with process_group(Ranks(0, 1), GPU, str(tmp_path_factory.mktemp("rank") / "store")):
+    with process_group(Ranks(0, 1), GPU, FileStore(str(tmp_path_factory.mktemp("rank") / "store"), 1)):
         yield
 
 

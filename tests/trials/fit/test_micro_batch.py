@@ -230,6 +230,7 @@ def tried(recipe: Recipe) -> list[int]:
         ({"batch_size": 8, "micro_batch": 100}, [4, 2, 1]),
         ({"batch_size": 8, "micro_batch": 1}, []),
         ({"batch_size": 1}, []),
+        ({"batch_size": 100, "data_parallel": 8}, [6, 3, 1]),  # of the 13 that a process has of a batch
     ],
 )
 def test_each_try_is_half_of_what_passed_before_down_to_one(train: dict[str, Any], expected: list[int]) -> None:
