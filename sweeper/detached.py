@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from importlib.metadata import version
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +26,7 @@ from sweeper.job_settings import cluster_address, is_here, job_settings
 from sweeper.jobs import Jobs, JobState, RayJobs
 from sweeper.lease import held, is_held
 from sweeper.own_modules import named_modules, own_modules
-from sweeper.provenance import git_state, ray_job, user
+from sweeper.provenance import git_state, ray_job, user, versions
 from sweeper.settings import Settings, without_password
 from sweeper.show import command
 from sweeper.start import check_same, said, start
@@ -77,7 +76,7 @@ def detach(
             return 0
         jobs = open_jobs(asked)
         _check_free(row, jobs)
-        job = next_job(row, jobs)
+        job, metadata = next_job(row, jobs), _metadata(study, jobs.address)
         if not catalog.swap_owner(row.id, expected=row.owner, beats=row.beats, job=job, job_address=jobs.address):
             raise held(catalog.study(study.name))
         with tempfile.TemporaryDirectory(prefix="sweeper-job-") as folder:
@@ -87,7 +86,7 @@ def detach(
                 shlex.join(["exec", "sweeper", "start", str(study.path), "--submitted"]),
                 folder=Path(folder),
                 env=given.sent,
-                metadata=_metadata(study, jobs.address),
+                metadata=metadata,
             )
         say(console, f"study {study.name!r} was submitted to the Ray at {jobs.address} as job {job}")
         if given.line:
@@ -114,9 +113,9 @@ def run_submitted(path: Path, settings: Settings, console: Console) -> int:
     told, file = ray_job(), Path(STUDY_FILE)
     if "sweeper" not in told or not file.is_file():
         raise StudyError("--submitted: found no Ray job around it, expected what `sweeper start --detach` submits")
-    if told["sweeper"] != version("sweeper"):
+    if told["sweeper"] != _version():
         raise WorkersError(
-            f"this cluster has sweeper {version('sweeper')}, and the study was submitted by sweeper "
+            f"this cluster has sweeper {_version()}, and the study was submitted by sweeper "
             f"{told['sweeper']}; install the same on both"
         )
     if not os.environ.get("SWEEPER_HOME"):
@@ -175,12 +174,16 @@ def _metadata(study: Study, address: str) -> dict[str, str]:
     """What is said of the job, for all to see."""
     return {
         "study": study.name,
-        "sweeper": version("sweeper"),
+        "sweeper": _version(),
         "job_address": address,
         "import_paths": os.pathsep.join(said(study)["import_paths"]),
         "mlflow.user": user(),
         **git_state(study.path.parent),
     }
+
+
+def _version() -> str:
+    return versions().get("sweeper", "of no known version")
 
 
 def _wait(

@@ -44,7 +44,7 @@ STOP_SECONDS = 30
 """How long Ray waits for a job that it was told to stop, before it kills it; by default 3 s, in which trials on other
 nodes could not save what they are at."""
 
-_HERE = re.compile(r"sqlite|file:|[a-z+0-9]+://([^/@]*@)?(localhost|127\.\d+\.\d+\.\d+|\[::1\])([:/]|$)")
+_HERE = re.compile(r"sqlite|file:|[a-z+0-9]+://([^/@]*@)?(localhost|127\.\d+\.\d+\.\d+|\[::1\])?([:/?]|$)")
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,8 @@ def logs(
     jobs = open_jobs(_address(study, environ))
     if jobs.find(study.job) is None:
         raise WorkersError(
-            f"the Ray at {jobs.address} does not know job {study.job} of study {name!r}: its head is another one now, "
-            "and the output went with the one before"
+            f"the Ray at {jobs.address} does not know job {study.job} of study {name!r}: it is another Ray than the "
+            "job's, or its head was started anew, and the output went with the one before"
         )
     if follow:
         for part in jobs.follow(study.job):
