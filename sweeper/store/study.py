@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +14,8 @@ from sweeper.store.address import VARIABLE
 from sweeper.store.index import Index, file_name
 from sweeper.store.mirror import Mirror, bring
 from sweeper.store.store import Absent, Store
-from sweeper.study_folder import StudyFolder
+from sweeper.study_folder import StudyFolder, bytes_below
+from trials.disk import entries
 from trials.manifest import Damaged
 
 RESUME_POINT = ("checkpoints", "best")
@@ -116,6 +118,13 @@ class StoredStudyFolder(StudyFolder):
 
     def used_bytes(self) -> int:
         return 0 if self._find() is None else sum(self._store.sizes(self._prefix).values())
+
+    def remove_copies(self, but: Collection[int]) -> int:
+        before_bytes = bytes_below(self.trials)
+        for path in entries(self.trials):
+            if path.name not in {self.trial(number).name for number in but}:
+                shutil.rmtree(path, ignore_errors=True)
+        return before_bytes - bytes_below(self.trials)
 
     def packages(self) -> list[Path]:
         there = f"{self._prefix}/winners"

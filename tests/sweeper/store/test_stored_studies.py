@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -11,11 +10,8 @@ import pytest
 from bench import Bench
 from s3_server import S3Server
 
-from sweeper.errors import StoreError
-from sweeper.store.index import Index
 from sweeper.store.store import Store
 from sweeper.store.study import StoredStudyFolder
-from sweeper.study_folder import StudyFolder
 
 WriteStudy = Callable[..., Path]
 REAL = "trials.train:run_trial"
