@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -8,15 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bench import Bench
+from bench import Bench, Watcher
 from fake_training import accuracy, score
 
+from benchmarks.simulated import Clock, SimulatedWorkers
 from sweeper.catalog import Catalog
 from sweeper.errors import StoreError, StudyFailed, WorkersError
 from sweeper.in_process import InProcessWorkers
+from sweeper.run import run_study
 from sweeper.runner import Event, Failed
-from sweeper.search import Search
+from sweeper.search import Proposal, Search
 from sweeper.study import load_study
+from sweeper.study_folder import StudyFolder
 from trials.checkpoint import TrialFolder
 from trials.recipe import Recipe
 
@@ -323,3 +327,26 @@ def test_the_rate_that_a_range_test_found_is_kept_for_whoever_goes_on(bench: Ben
     assert result is not None
     assert isinstance(result.lr, float)
     assert trial.facts["lr"] == result.lr
+
+
+def test_whoever_waits_for_an_answer_goes_before_a_trial_that_is_to_be_proposed(
+    tmp_path: Path, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proposal takes 40 s here, an epoch 48 to 72 s: six proposals at a stretch would keep the first one waiting."""
+    passed_seconds, ask = 0.0, Search.ask
+
+    def think(search: Search) -> Proposal:
+        nonlocal passed_seconds
+        passed_seconds += 40.0
+        return ask(search)
+
+    monkeypatch.setattr(Search, "ask", think)
+    study, url = load_study(write_study(trials=12, concurrent=6)), f"sqlite:///{tmp_path / 'sweeper.db'}"
+    workers = SimulatedWorkers(6, Clock(lambda: passed_seconds), epoch_seconds=60.0, generator=random.Random(0))
+    with closing(Catalog(url)) as catalog, closing(Search(study, url, study.name)) as search:
+        row = catalog.add_study(
+            study.name, digest=study.digest, text=study.text, metric=study.search.metric, trials_asked=12
+        )
+        run_study(study, row, search, workers, catalog, Watcher(), folder=StudyFolder(tmp_path, study.name))
+    assert len(workers.answer_seconds) == 12 * 4
+    assert 0.0 < max(workers.answer_seconds) <= 40.0, "nobody waits for more than one proposal"
