@@ -30,6 +30,8 @@ def connect(section: WorkersSection, address: str | None) -> Any:
     # All that matches is left out: a dead worker is told in one line of ours, without Ray's pages about it.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".|^$")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Where Ray's services log to their terminal, as in a container, this process is none of them.
+    os.environ["RAY_LOG_TO_STDERR"] = "0"
     import ray
 
     if address is None:
