@@ -137,7 +137,7 @@ def test_what_s3_says_for_good_is_one_line(s3: S3Server, bucket: str, monkeypatc
     for act in (lambda: missing.write("x", b""), lambda: missing.sizes("x"), lambda: missing.read("x")):
         with pytest.raises(
             StoreError,
-            match=r"^SWEEPER_STORE=s3://no-such-bucket-there/p: there is no such bucket; make it, or correct",
+            match=r"^SWEEPER_STORE=s3://no-such-bucket-there/p: there is no such bucket; make it",
         ):
             act()
     store = Store(f"s3://{bucket}")
