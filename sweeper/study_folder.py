@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sweeper.errors import StoreError, StudyError
-from trials.disk import write_whole
+from trials.disk import is_temporary, remove, temporary_name, write_whole
 
 NAME = r"^[A-Za-z0-9](\.?[A-Za-z0-9_-])*\.?$"
 """What a study may be called: the name of a folder, wherever it comes from."""
@@ -78,6 +78,37 @@ class StudyFolder:
         whole = self.file(path)
         check_digest(whole, sha256)
         return whole
+
+    def damage(self, path: str, size_bytes: int, sha256: str) -> str | None:
+        """What is wrong with a file that the catalog names so; ``None`` if it is whole.
+
+        Raises:
+            StoreError, OSError: it cannot be looked at.
+        """
+        whole = self.file(path)
+        if not whole.is_file():
+            return "in the catalog, but the file is gone"
+        if (found_bytes := whole.stat().st_size) != size_bytes:
+            return f"{size_bytes} bytes in the catalog, {found_bytes} on the disk"
+        if (found := digest_of(whole)) != sha256:
+            return f"sha256 {sha256[:12]}... in the catalog, {found[:12]}... on the disk"
+        return None
+
+    def restore(self, path: str, content: bytes) -> None:
+        """Put back a file that the catalog names so."""
+        write_whole(self.file(path), content)
+
+    def is_there(self) -> bool:
+        """Whether anything of the study is."""
+        return self.root.is_dir()
+
+    def remove_stray(self, path: str) -> None:
+        """Remove something below the folder that nobody needs."""
+        whole = self.file(path)
+        if whole.exists() and not is_temporary(whole):
+            # Renamed first: under its own name a checkpoint is whole.
+            whole = whole.rename(temporary_name(whole))
+        remove(whole)
 
     def bring(self, number: int) -> None:
         """Have all files of a trial that has ended on this machine."""
@@ -183,9 +214,15 @@ def check_digest(path: Path, sha256: str) -> None:
     """
     if not path.is_file():
         raise StoreError(f"{path}: the catalog names these weights, but the file is gone")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = digest_of(path)
     if found != sha256:
         raise StoreError(f"{path}: sha256 {found[:12]}..., expected {sha256[:12]}...: the file was changed or damaged")
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bytes_below(folder: Path | str) -> int:

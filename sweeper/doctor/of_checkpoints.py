@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sweeper.catalog import ENDED, TrialRow
 from sweeper.doctor.findings import Examination, name_of
-from sweeper.doctor.of_files import extendable
+from sweeper.doctor.of_store import extendable
 
 
 def check_checkpoints(seen: Examination) -> None:
@@ -25,6 +25,7 @@ def check_checkpoints(seen: Examination) -> None:
 def _check_trial(seen: Examination, trial: TrialRow) -> None:
     from trials.checkpoint import TrialFolder
 
+    seen.folder.bring(trial.number)
     examined = TrialFolder(seen.folder.trial(trial.number)).examine_checkpoints()
     seen.checked["checkpoints"] += len(examined)
     whole = next((path.name for path, damage in examined if damage is None), None)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from sweeper.catalog import WeightsRow
 from sweeper.doctor.findings import Examination
+from sweeper.doctor.of_store import extendable, strays_there
 from sweeper.errors import SweeperError
-from sweeper.storage import best_trials
+from sweeper.store.study import StoredStudyFolder
+from sweeper.study_folder import digest_of
 from sweeper.user_code import make_importable
 from trials.disk import entries, is_temporary
 from trials.errors import TrialError
@@ -18,7 +19,7 @@ from trials.errors import TrialError
 
 def check_files(seen: Examination) -> None:
     """Compare the weights and the winner with their digests; of a study that does not run, find what is left over."""
-    if not seen.folder.root.is_dir():
+    if not seen.folder.is_there():
         if seen.trials:
             seen.find("study", f"{seen.folder.root} is gone, with all that its trials left")
         if not seen.weights:
@@ -33,30 +34,18 @@ def check_files(seen: Examination) -> None:
         if damage is not None:
             _find_weights(seen, row, damage, packed=packed)
     if not seen.runs_now:
-        for path, what in _leftovers(seen):
+        strays = strays_there(seen, seen.folder) if isinstance(seen.folder, StoredStudyFolder) else _leftovers(seen)
+        for path, what in strays:
             where = path.relative_to(seen.folder.root).as_posix()
             seen.find(where, what, "remove", where)
-
-
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _damage(seen: Examination, row: WeightsRow) -> str | None:
     """What is wrong with a file of weights."""
     try:
-        path = seen.folder.file(row.path)
-        if not path.is_file():
-            return "in the catalog, but the file is gone"
-        if (found_bytes := path.stat().st_size) != row.bytes:
-            return f"{row.bytes} bytes in the catalog, {found_bytes} on the disk"
-        if (found := digest_of(path)) != row.sha256:
-            return f"sha256 {row.sha256[:12]}... in the catalog, {found[:12]}... on the disk"
+        return seen.folder.damage(row.path, row.bytes, row.sha256)
     except (SweeperError, OSError) as error:
         return f"cannot be read: {error}"
-    return None
 
 
 def _find_weights(seen: Examination, row: WeightsRow, damage: str, *, packed: bool) -> None:
@@ -78,7 +67,7 @@ def _check_package(seen: Examination) -> bool:
     winner = seen.row.winner
     if winner is None or seen.runs_now:
         return False
-    package = seen.folder.package(winner["package"])
+    package = seen.folder.fetch_package(winner["package"])
     weights = package / "weights.safetensors"
     seen.checked["files"] += 1
     damage = None
@@ -129,13 +118,6 @@ def _leftovers(seen: Examination) -> Iterator[tuple[Path, str]]:
             yield path, "a trial that the catalog does not know"
         elif state in ("complete", "pruned", "failed"):
             yield from _left_by_trial(seen, path, state, named, has_resume_point=int(path.name) in keep)
-
-
-def extendable(seen: Examination) -> set[int]:
-    """The numbers of the trials whose newest state is kept for an extension."""
-    complete = {trial.number for trial in seen.searched if trial.state == "complete"}
-    order = best_trials([row for row in seen.weights if row.trial in complete], seen.row.metric)
-    return set(order[: seen.study.storage.extendable])
 
 
 def _left_by_trial(

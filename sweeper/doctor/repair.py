@@ -20,7 +20,6 @@ from sweeper.settings import without_password
 from sweeper.start import open_call
 from sweeper.storage import remove_leftovers
 from sweeper.sync import deliver_owed
-from trials.disk import is_temporary, remove, temporary_name, write_whole
 from trials.errors import TrialError
 
 
@@ -79,16 +78,12 @@ class Surgery:
         remove_old(self.catalog, self.row)
 
     def remove(self, path: str | int) -> None:
-        whole = self.seen.folder.file(str(path))
-        if whole.exists() and not is_temporary(whole):
-            # Renamed first: under its own name a checkpoint is whole.
-            whole = whole.rename(temporary_name(whole))
-        remove(whole)
+        self.seen.folder.remove_stray(str(path))
 
     def restore_weights(self, path: str | int) -> None:
         winner = self.row.winner or {}
-        package = self.seen.folder.package(winner["package"])
-        write_whole(self.seen.folder.file(str(path)), (package / "weights.safetensors").read_bytes())
+        package = self.seen.folder.fetch_package(winner["package"])
+        self.seen.folder.restore(str(path), (package / "weights.safetensors").read_bytes())
 
     def pack_again(self, _: str | int) -> None:
         study = self.catalog.study(self.row.name)
@@ -105,7 +100,7 @@ class Surgery:
         self.catalog.forget_weights(self.row.id, [str(path)])
         for number in of - {row.trial for row in self.catalog.weights(self.row.id)}:
             self.seen.folder.remove_resume_point(number)  # without weights a trial cannot be extended
-        remove(self.seen.folder.file(str(path)))
+        self.seen.folder.remove_file(str(path))
 
     def forget_resume_point(self, number: str | int) -> None:
         self.seen.folder.remove_resume_point(int(number))

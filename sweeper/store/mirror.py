@@ -7,7 +7,6 @@ late he comes, and changes nothing any more.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Callable, Collection, Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 from sweeper.errors import StoreError
 from sweeper.store.index import Index, Newest, StoredFile, file_name, index_name, read_newest
 from sweeper.store.store import Absent, Store, Taken
+from sweeper.study_folder import digest_of
 from trials.disk import is_temporary, remove, temporary_for
 from trials.manifest import Damaged, verify
 
@@ -182,12 +182,6 @@ def bring(store: Store, name: str, path: Path, sha256: str) -> None:
             temporary.replace(path)
         finally:
             remove(temporary)
-
-
-def digest_of(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove_others(folder: Path, kept: Collection[Path]) -> None:

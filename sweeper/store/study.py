@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -11,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from sweeper.errors import StoreError
 from sweeper.store.address import VARIABLE
-from sweeper.store.index import Index, file_name
+from sweeper.store.index import Index, file_name, read_newest
 from sweeper.store.mirror import Mirror, bring
 from sweeper.store.store import Absent, Store
 from sweeper.study_folder import StudyFolder, bytes_below
@@ -79,6 +81,64 @@ class StoredStudyFolder(StudyFolder):
             raise StoreError(f"{path}: {damage.found} in {self._store.address}: it was changed or damaged") from damage
         return here
 
+    def damage(self, path: str, size_bytes: int, sha256: str) -> str | None:
+        number, inside = _split(path)
+        file = self._look(number).files.get(inside)
+        if file is None:
+            return "in the catalog, but the store has no such file"
+        if (file.bytes, file.sha256) != (size_bytes, sha256):
+            return f"sha256 {sha256[:12]}... in the catalog, {file.sha256[:12]}... in the store"
+        with tempfile.TemporaryDirectory() as temporary:
+            try:
+                self._store.fetch(file_name(self._trial(number), sha256), Path(temporary) / "file", sha256)
+            except Absent:
+                return "in the catalog, but the file is gone from the store"
+            except Damaged as damage:
+                return f"damaged in the store ({damage.found})"
+        return None
+
+    def restore(self, path: str, content: bytes) -> None:
+        number, _ = _split(path)
+        self.bring(number)
+        super().restore(path, content)
+        # What lies there under its digest is damaged, and is not looked at again when it is sent.
+        self._store.write(file_name(self._trial(number), hashlib.sha256(content).hexdigest()), content)
+        self._keep(self._trial(number), self.trial(number))
+
+    def is_there(self) -> bool:
+        return self._find() is not None
+
+    def trials_there(self) -> list[int]:
+        """The numbers of the trials of which the store has anything."""
+        there = f"{self._prefix}/trials"
+        names = {name.removeprefix(f"{there}/").partition("/")[0] for name in self._store.sizes(there)}
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def files_there(self, number: int) -> tuple[list[Path], list[str]]:
+        """The files of a trial in the store; and objects beside them that no index names, such as ``files/9f86``."""
+        newest = read_newest(self._store, self._trial(number))
+        named = {file_name(self._trial(number), file.sha256) for file in newest.index.files.values()}
+        objects = file_name(self._trial(number), "")
+        unnamed = sorted(name for name in newest.names if name.startswith(objects) and name not in named)
+        files = sorted(self.trial(number) / path for path in newest.index.files)
+        return files, [name.removeprefix(f"{self._trial(number)}/") for name in unnamed]
+
+    def remove_stray(self, path: str) -> None:
+        whole = self.file(path)
+        if whole in self.packages():
+            self.remove_package(whole)
+            return
+        number, inside = _split(path)
+        if inside in RESUME_POINT:
+            self.remove_resume_point(number)
+        elif inside.startswith("files/"):
+            self._store.remove([f"{self._trial(number)}/{inside}"])
+        elif inside:
+            self.remove_file(path)
+        else:
+            self._store.remove(self._store.sizes(self._trial(number)))
+            shutil.rmtree(whole, ignore_errors=True)
+
     def bring(self, number: int) -> None:
         self._bring(self._trial(number), self.trial(number))
 
@@ -113,8 +173,8 @@ class StoredStudyFolder(StudyFolder):
 
     def remove_file(self, path: str) -> None:
         super().remove_file(path)
-        parts = PurePosixPath(path).parts
-        self._drop(int(parts[1]), lambda one: one == "/".join(parts[2:]))
+        number, inside = _split(path)
+        self._drop(number, lambda one: one == inside)
 
     def used_bytes(self) -> int:
         return 0 if self._find() is None else sum(self._store.sizes(self._prefix).values())
@@ -202,4 +262,13 @@ class StoredStudyFolder(StudyFolder):
     def _keep(self, there: str, here: Path) -> None:
         mirror = Mirror(self._store, there, here)
         mirror.take()
-        mirror.push()
+        mirror.push(mirror.index.epoch)
+
+
+def _split(path: str) -> tuple[int, str]:
+    """
+    >>> _split("trials/0007/weights/raw.safetensors")
+    (7, 'weights/raw.safetensors')
+    """
+    _, number, *inside = PurePosixPath(path).parts
+    return int(number), "/".join(inside)
