@@ -9,6 +9,7 @@ from pathlib import Path
 
 from trials.checkpoint import TrialFolder
 from trials.errors import Diverged, Interrupted, NoSpace, OutOfMemory, ProcessLost, TrialError
+from trials.nodes import Nodes
 from trials.recipe import Recipe
 from trials.result import EpochReport, TrialResult
 
@@ -31,6 +32,11 @@ def never_ends(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> T
 def loses_a_process(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:
     """One of the processes that train together died."""
     raise ProcessLost("train.data_parallel: process 1 of 2 died (SIGKILL)")
+
+
+def loses_its_last_process(recipe: Recipe, folder: Path, report: Report, *, stop: Stop, nodes: Nodes) -> TrialResult:
+    """The last of those that the nodes have died."""
+    raise ProcessLost(f"process {nodes.processes - 1} of {nodes.processes} on {nodes.count} node(s) died")
 
 
 def until_asked(recipe: Recipe, folder: Path, report: Report, *, stop: Stop) -> TrialResult:

@@ -12,6 +12,7 @@ import torch
 from fake_training import score
 
 from sweeper.runner import Completed, Failed, Interrupted, Job, Reported, Runner, Stopped, set_threads
+from trials.nodes import Invitation, Nodes
 from trials.recipe import Recipe
 
 
@@ -75,6 +76,22 @@ def test_a_trial_that_lost_a_process_may_go_on(tmp_path: Path, fakes: Path) -> N
     assert isinstance(event, Failed)
     assert event.kind == "lost"
     assert event.reason == "ProcessLost: train.data_parallel: process 1 of 2 died (SIGKILL)"
+
+
+def test_a_slot_that_lost_a_node_is_past_use_and_one_that_lost_a_process_here_is_not(
+    tmp_path: Path, fakes: Path
+) -> None:
+    for others, spoiled in (((), False), ((_nowhere,), True)):
+        runner = Runner("endless_training:loses_its_last_process", nodes=Nodes(4, others))
+        event = runner.start(_job(tmp_path, fakes))
+        assert isinstance(event, Failed)
+        assert (event.kind, event.spoiled) == ("lost", spoiled)
+        assert event.reason == f"ProcessLost: process 3 of 4 on {1 + len(others)} node(s) died"
+        runner.close()
+
+
+def _nowhere(_: Invitation) -> None:
+    """A node on which nothing is ever started."""
 
 
 def test_a_function_that_is_not_there_is_a_failed_trial(tmp_path: Path, fakes: Path) -> None:

@@ -241,6 +241,15 @@ average: {best_n: 3, soup: greedy}
         (MINIMAL + "seed: -1\n", "study.yaml:4:7: seed: found -1, expected a whole number >= 0"),
         (MINIMAL + "train:\n", "study.yaml:4:7: train: found null, expected a section"),
         (MINIMAL + "train: [1]\n", "study.yaml:4:8: train: found [1], expected a section"),
+        (
+            with_train("{data_parallel: {choice: [4, 3]}}") + "workers: {nodes: 2}\n",
+            "study.yaml:4:37: train.data_parallel.choice[1]: found 3, expected a multiple of workers.nodes, 2, or "
+            "nothing",
+        ),
+        (
+            MINIMAL + "workers: {nodes: 0}\n",
+            "study.yaml:4:18: workers.nodes: found 0, expected a whole number >= 1",
+        ),
         (with_train("{epochs: 2.0}"), "study.yaml:4:17: train.epochs: found 2.0, expected a whole number >= 1"),
         (with_train("{epochs: true}"), "study.yaml:4:17: train.epochs: found true, expected a whole number >= 1"),
         (with_train("{ema: {warmup: yes}}"), "study.yaml:4:23: train.ema.warmup: found 'yes', expected true or false"),
