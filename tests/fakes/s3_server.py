@@ -24,6 +24,8 @@ class S3Server:
         """Method and path of each, in order."""
         self.answer: Callable[[str, str], str | None] = lambda _method, _path: None
         """A status such as ``500 Internal Server Error`` instead of an answer; ``None``: the answer."""
+        self.knows_conditions = True
+        """Whether it heeds If-None-Match, as not all servers do."""
         self._application = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._serve, threaded=True)
         self.port = self._server.server_port
@@ -73,6 +75,8 @@ class S3Server:
     def _serve(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         self.requests.append((method, path))
+        if not self.knows_conditions:
+            environ.pop("HTTP_IF_NONE_MATCH", None)
         status = self.answer(method, path)
         if status is None:
             return self._application(environ, start_response)

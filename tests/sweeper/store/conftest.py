@@ -28,6 +28,7 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Serve
     s3_server.requests.clear()
     yield s3_server
     s3_server.answer = lambda _method, _path: None
+    s3_server.knows_conditions = True
 
 
 @pytest.fixture

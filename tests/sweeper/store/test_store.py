@@ -153,6 +153,14 @@ def test_what_s3_says_for_good_is_one_line(s3: S3Server, bucket: str, monkeypatc
     assert not re.search("|".join(ENVIRONMENT.values()), str(caught.value)), "no credentials are shown"
 
 
+def test_a_server_that_knows_no_conditions_replaces_nothing_either(s3: S3Server, bucket: str) -> None:
+    s3.knows_conditions = False
+    Store(f"s3://{bucket}").create("x", b"mine")
+    with pytest.raises(Taken):
+        Store(f"s3://{bucket}").create("x", b"another's")
+    assert s3.objects(bucket) == {"x": b"mine"}
+
+
 def test_what_is_fetched_is_verified(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     store = Store(f"s3://{bucket}")
     s3.put(bucket, "x", b"changed")
