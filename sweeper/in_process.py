@@ -27,6 +27,9 @@ class InProcessWorkers:
     def threads(self) -> int:
         return cores()
 
+    def news(self) -> str:
+        return ""
+
     def unplaced(self, for_seconds: float) -> tuple[int, ...]:  # noqa: ARG002  a trial begins at once
         return ()
 

@@ -43,6 +43,10 @@ class Pulse:
         self._knocked_at = clock()
         self._silent_since: float | None = None
 
+    def answers(self) -> bool:
+        """Whether it answers at this moment."""
+        return bool(self._services) or knock(self._address) is None
+
     def check(self) -> None:
         """Raise :class:`WorkersError` if Ray is gone."""
         for service, name in zip(self._services, map(_name, self._services), strict=True):

@@ -118,6 +118,8 @@ def _loop(sweep: Sweep) -> Request | None:
             elif has_room:
                 _begin(sweep, sweep.waiting.pop(0) if sweep.waiting else sweep.search.ask())
             look_for_stalled(sweep)
+        if news := sweep.workers.news():
+            sweep.progress.note(news)
         if time.monotonic() >= look_at:
             look_at = time.monotonic() + LOOK_SECONDS
             request = sweep.catalog.study(sweep.row.name).request

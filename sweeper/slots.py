@@ -9,25 +9,31 @@ from sweeper.errors import WorkersError
 from sweeper.study_file import Workers as WorkersSection
 
 
-def slots(section: WorkersSection, nodes: Sequence[tuple[float, float]]) -> tuple[float, float, int]:
-    """CPUs and GPUs of each slot on each of its nodes, and how many slots: as asked for, or as many as fit.
+def slots(
+    section: WorkersSection, nodes: Sequence[tuple[float, float]], least: int | None = None
+) -> tuple[float, float, int]:
+    """CPUs and GPUs of each slot on each of its nodes, and how many have a place: as asked for, or as many as fit.
 
     Args:
         section: `workers` of study.yaml.
         nodes: CPUs and GPUs of each node. A slot has `workers.nodes` different ones; no share of a GPU spans two GPUs.
+        least: how many must have a place; as many as are asked for where it is left out.
+
+    Raises:
+        WorkersError: fewer have.
     """
     cpus, gpus = (sum(amounts) for amounts in zip(*nodes, strict=True)) if nodes else (0.0, 0.0)
     gpus_each = section.gpus if section.gpus is not None else (1.0 if gpus >= 1 else 0.0)
     fitting = spread([slots_on(*node, section.cpus, gpus_each) for node in nodes], section.nodes)
-    count = section.concurrent if section.concurrent is not None else max(1, fitting)
-    if count > fitting:
+    asked = section.concurrent or 1
+    if fitting < (asked if least is None else least):
         spanning, found = (f" on {section.nodes} nodes", f" on {len(nodes)}") if section.nodes > 1 else ("", "")
         raise WorkersError(
-            f"workers: {count} concurrent with {section.cpus:g} CPUs and {gpus_each:g} GPUs each{spanning} do not fit: "
+            f"workers: {asked} concurrent with {section.cpus:g} CPUs and {gpus_each:g} GPUs each{spanning} do not fit: "
             f"Ray has {cpus:g} CPUs and {gpus:g} GPUs{found}, enough for {fitting}; lower workers.concurrent, "
             f"{'nodes, ' if spanning else ''}cpus or gpus"
         )
-    return section.cpus, gpus_each, count
+    return section.cpus, gpus_each, min(fitting, section.concurrent or fitting)
 
 
 def spread(places: Sequence[int], nodes: int) -> int:

@@ -138,7 +138,8 @@ class Workers(Section):
     """Where trials run."""
 
     concurrent: Count | None = None
-    """Trials at a time. Left out, it is one a GPU, or as many as the cores allow. [sweeper]"""
+    """Trials at a time. Left out, it is one a GPU, or as many as the cores allow. On a cluster it is an upper bound: a
+    study begins with the places that there are, and follows the nodes as they come and go. [sweeper]"""
     cpus: Annotated[Positive, AfterValidator(_placeable)] = 1.0
     """Cores for each trial, on each of its nodes. It computes in as many threads. [ray.remote]"""
     gpus: Annotated[NotNegative | None, AfterValidator(_placeable)] = None

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from sweeper.dispatch.connect import connect
+from sweeper.dispatch.places import LOOK_SECONDS, Places
 from sweeper.dispatch.slot import Slot, SlotMaker
 from sweeper.errors import WorkersError
 from sweeper.pulse import Pulse, cause_of_death, descendants, end
 from sweeper.runner import TRAIN, Event, Failed, Interrupted, Job, Reported
-from sweeper.slots import slots
 from sweeper.study_file import Workers as WorkersSection
 
 KEPT_LIMIT_BYTES = 1 << 30
@@ -45,18 +46,15 @@ class RayWorkers:
         self._kept_limit_bytes, self._own = kept_limit_bytes, address is None
         self._others = descendants()
         ray = self._ray = connect(section, address)
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         try:
-            self._cpus, gpus, self.slots = slots(
-                section, [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes]
-            )
+            self._places = Places(ray, section, own=self._own)
         except WorkersError:
             ray.shutdown()
             raise
         # A client of Ray (`ray://`) hears of nothing but the server that it is connected to.
         heart = address if address and "://" in address else ray.get_runtime_context().gcs_address
         self._pulse = Pulse(str(heart), own=self._own)
-        self._maker = SlotMaker(ray, train, section, gpus)
+        self._maker = SlotMaker(ray, train, section, self._places.gpus)
         self._coming: dict[Any, Slot] = {}
         """Slots that are not up yet, by the call that returns when they are."""
         self._idle: list[Slot] = []
@@ -67,16 +65,20 @@ class RayWorkers:
         self._unanswered: set[int] = set()
         self._told: deque[Event] = deque()
         """Events that no actor has to tell."""
-        for _ in range(self.slots):
-            self._add_slot()
+        self._adapt()
 
     @property
     def free(self) -> int:
-        return len(self._idle) + len(self._coming) - len(self._queue)
+        # What comes beyond the places that there are waits for a node, and no trial should wait with it.
+        room = self._places.count - len(self._idle) - len(self._busy)
+        return len(self._idle) + min(len(self._coming), max(0, room)) - len(self._queue)
 
     @property
     def threads(self) -> int:
-        return max(1, int(self._cpus))
+        return max(1, int(self._places.cpus))
+
+    def news(self) -> str:
+        return self._places.news()
 
     def unplaced(self, for_seconds: float) -> tuple[int, ...]:
         latest = time.monotonic() - for_seconds
@@ -90,18 +92,21 @@ class RayWorkers:
         until = time.monotonic() + timeout_seconds
         while True:
             self._pulse.check()
+            if self._places.look(self._pulse.answers):
+                self._adapt()
             if self._told:
                 return self._told.popleft()
-            if not self._pending and not self._queue:
+            calls = [*self._pending, *self._coming]
+            if not calls or not (self._pending or self._queue or self.free <= 0):
                 return None
-            ready, _ = self._ray.wait(
-                [*self._pending, *self._coming], num_returns=1, timeout=max(0.0, until - time.monotonic())
-            )
-            if not ready:
-                return None
-            if ready[0] in self._pending:
+            left = max(0.0, until - time.monotonic())
+            ready, _ = self._ray.wait(calls, num_returns=1, timeout=min(left, LOOK_SECONDS))
+            if ready and ready[0] in self._pending:
                 return self._hear(ready[0])
-            self._welcome(ready[0])
+            if ready:
+                self._welcome(ready[0])
+            elif left <= LOOK_SECONDS:
+                return None
 
     def answer(self, number: int, keep_going: bool) -> None:
         self._answer(number, keep_going)
@@ -134,13 +139,24 @@ class RayWorkers:
             self._unanswered.remove(number)
             self._pending[self._busy[number].runner.advance.remote(keep_going)] = number
 
-    def _add_slot(self) -> None:
-        slot = self._maker.make()
-        self._coming[slot.ready] = slot
+    def _adapt(self) -> None:
+        """Have as many slots as are wanted, and none of them on a node that is gone."""
+        for slot in [slot for slot in self._idle if not slot.nodes <= self._places.nodes]:
+            self._idle.remove(slot)
+            self._maker.end(slot)
+        surplus = len(self._idle) + len(self._busy) + len(self._coming) - self._places.wanted
+        # A slot that is up stays: what is too much then is on a node that has gone, and about to be heard of.
+        while surplus > 0 and self._coming:
+            _, newest = self._coming.popitem()
+            self._maker.end(newest)
+            surplus -= 1
+        for _ in range(-surplus):
+            slot = self._maker.make()
+            self._coming[slot.ready] = slot
 
     def _replace(self, slot: Slot) -> None:
         self._maker.end(slot)
-        self._add_slot()
+        self._adapt()
 
     def _hand_out(self) -> None:
         """Give what is queued to slots that are up."""
@@ -156,7 +172,7 @@ class RayWorkers:
         """A slot is up, or will never be."""
         slot = self._coming.pop(call)
         try:
-            self._ray.get(call)
+            nodes = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
             self._replace(slot)
             if self._queue:
@@ -165,7 +181,7 @@ class RayWorkers:
                 del self._queue[number]
                 self._told.append(Failed(number, cause_of_death(str(error)), kind="lost"))
         else:
-            self._idle.append(slot)
+            self._idle.append(replace(slot, nodes=nodes))
         self._hand_out()
 
     def _hear(self, call: Any) -> Event:

@@ -20,11 +20,13 @@ class Slot:
     runner: Any
     """The actor that runs it: a `Runner`."""
     ready: Any
-    """The call that returns when all of the slot is up."""
+    """The call that returns when all of the slot is up, with the ids of its nodes."""
     launchers: tuple[Any, ...] = ()
     """Actors on the other nodes of the trial: a `Launcher` on each."""
     group: Any = None
     """The placement group that keeps these apart."""
+    nodes: frozenset[str] = frozenset()
+    """The ids of the nodes that it is on, once it is up."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class SlotMaker:
         if section.nodes == 1:
             nodes = Nodes(section.processes) if section.processes > 1 else None
             runner = self._runner().remote(self.train, self.gpus == 0, nodes)
-            return Slot(runner, runner.__ray_ready__.remote())
+            return Slot(runner, runner.__ray_call__.remote(_nodes))
         bundle = {"CPU": section.cpus, **({"GPU": self.gpus} if self.gpus else {})}
         group = self.ray.util.placement_group([bundle] * section.nodes, strategy="STRICT_SPREAD")
         launcher = self._actor(Launcher)
@@ -60,7 +62,7 @@ class SlotMaker:
         nodes = Nodes(section.processes, tuple(map(Launch, launchers)), _host)
         runner = self._runner().options(scheduling_strategy=_in(group, 0)).remote(self.train, self.gpus == 0, nodes)
         # It waits for the others, and fails if one of them does.
-        ready = runner.__ray_call__.remote(_is_up, *(actor.__ray_ready__.remote() for actor in launchers))
+        ready = runner.__ray_call__.remote(_nodes, *(actor.__ray_call__.remote(_nodes) for actor in launchers))
         return Slot(runner, ready, launchers, group)
 
     def end(self, slot: Slot) -> None:
@@ -118,8 +120,11 @@ def _in(group: Any, index: int) -> Any:
     return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
 
 
-def _is_up(_runner: Runner, *_launchers: bool) -> bool:
-    return True
+def _nodes(_actor: Runner | Launcher, *others: frozenset[str]) -> frozenset[str]:
+    """The ids of the nodes that an actor and the others of its slot are on."""
+    import ray
+
+    return frozenset({ray.get_runtime_context().get_node_id()}).union(*others)
 
 
 def _host() -> str:

@@ -20,6 +20,9 @@ class Workers(Protocol):
     def threads(self) -> int:
         """Threads a trial may use: its share of the cores, at least one."""
 
+    def news(self) -> str:
+        """What a person should hear of the workers, once; nothing mostly."""
+
     def unplaced(self, for_seconds: float) -> tuple[int, ...]:
         """Trials that were submitted that long ago or longer, and have no worker yet: no node has room for one."""
 

@@ -70,10 +70,10 @@ class SweeperCommand:
         return json.loads(done.stdout)
 
     @contextmanager
-    def running(self, *arguments: str | Path) -> Iterator[Running]:
+    def running(self, *arguments: str | Path, **changed_env: str) -> Iterator[Running]:
         """A command that goes on in the background; nothing of it is left afterwards."""
         out, err = self.cwd / "out.txt", self.cwd / "err.txt"
-        process = self._started(arguments, out, err)
+        process = self._started(arguments, out, err, **changed_env)
         try:
             yield Running(process, out, err)
         finally:

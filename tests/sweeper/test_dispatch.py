@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from ray_nodes import add_node, ray_nodes
 
 from sweeper.catalog import Catalog, TrialRow
 from sweeper.dispatch import RayWorkers, Workers, import_paths
@@ -31,16 +33,8 @@ PATIENCE_SECONDS = 120.0
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A Ray that is there already: to join it takes a second, to start one ten times as long."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        from ray.cluster_utils import Cluster
-
-        head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 100 << 20}
-        cluster: Any = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            yield cluster
-        finally:
-            cluster.shutdown()
+    with ray_nodes(head_cpus=2) as cluster:
+        yield cluster
 
 
 class Quiet:
@@ -83,6 +77,33 @@ def _next(workers: Workers) -> Event:
     event = workers.wait(PATIENCE_SECONDS)
     assert event is not None, "nothing came in time"
     return event
+
+
+def _begin(workers: Workers, jobs: Iterable[Job]) -> None:
+    """Have these trials run until they are in their second epoch."""
+    jobs = list(jobs)
+    for job in jobs:
+        Path(job.folder).mkdir(exist_ok=True)
+        workers.submit(job)
+    for _ in jobs:
+        event = _next(workers)
+        assert isinstance(event, Reported), event
+        workers.answer(event.number, keep_going=True)
+
+
+def _interrupt(workers: Workers, numbers: Iterable[int]) -> None:
+    workers.interrupt()
+    numbers = list(numbers)
+    assert {_next(workers).number for _ in numbers} == set(numbers)
+
+
+def _next_news(workers: Workers) -> str:
+    """What there is to hear of the workers themselves, while no trial tells anything."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not (news := workers.news()):
+        assert workers.wait(0.1) is None
+        assert time.monotonic() < until, "nothing came in time"
+    return news
 
 
 def _pids(folder: Path) -> list[int]:
@@ -159,32 +180,62 @@ def test_a_trial_that_hangs_is_killed_and_its_folder_is_free(tmp_path: Path, fak
 @pytest.mark.slow
 def test_a_node_that_dies_takes_no_trial_with_it(tmp_path: Path, fakes: Path, cluster: Any) -> None:
     """Three trials on two nodes; one node dies, and for its trial there is no room; then all are asked to save."""
-    node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
-    workers = RayWorkers(WorkersSection(concurrent=3), cluster.address, "endless_training:until_asked")
+    node = add_node(cluster)
+    workers = RayWorkers(WorkersSection(concurrent=8), cluster.address, "endless_training:until_asked")
     try:
+        assert (workers.free, workers.news()) == (3, "workers: 3 of 8 places so far")
         jobs = [_job(number, tmp_path / str(number), fakes) for number in range(3)]
-        for job in jobs:
-            Path(job.folder).mkdir()
-            workers.submit(job)
+        _begin(workers, jobs)
         assert workers.free == 0
-        for _ in jobs:
-            event = _next(workers)
-            assert isinstance(event, Reported)
-            workers.answer(event.number, keep_going=True)
         cluster.remove_node(node, allow_graceful=False)
         node = None
         lost = _next(workers)
         assert isinstance(lost, Failed)
         assert lost.kind == "lost"
-        assert lost.reason.startswith("the worker died: ")
-        assert workers.free == 1
+        assert lost.reason.startswith("the worker died: the node of process ")
         workers.submit(jobs[lost.number])
-        assert workers.wait(0.0) is None
+        assert _next_news(workers) == "workers: 2 of 8 places now (3 before)"
+        assert workers.free == -1, "one more than there are places"
         assert workers.unplaced(0.0) == (lost.number,)
         assert workers.unplaced(PATIENCE_SECONDS) == ()
         workers.interrupt()
         assert {_next(workers) for _ in jobs} == {Interrupted(0, 0), Interrupted(1, 0), Interrupted(2, 0)}
+        assert workers.free == 2
+    finally:
+        workers.close()
+        if node is not None:
+            cluster.remove_node(node)
+
+
+@pytest.mark.slow
+def test_slots_come_and_go_with_the_nodes(tmp_path: Path, fakes: Path, cluster: Any) -> None:
+    workers = RayWorkers(WorkersSection(), cluster.address, "endless_training:until_asked")
+    node = None
+    try:
+        jobs = [_job(number, tmp_path / str(number), fakes) for number in range(3)]
+        assert (workers.free, workers.news()) == (2, "")
+        _begin(workers, jobs[:2])
+        node = add_node(cluster)
+        assert _next_news(workers) == "workers: 3 places now (2 before)"
+        assert workers.free == 1
+        _begin(workers, jobs[2:])
+        _interrupt(workers, range(3))
         assert workers.free == 3
+        # A node goes while it has nothing to do: no trial is given to its slot any more, to be lost.
+        cluster.remove_node(node, allow_graceful=False)
+        node = None
+        assert _next_news(workers) == "workers: 2 places now (3 before)"
+        for _ in range(2):
+            assert workers.free == 2
+            _begin(workers, jobs[:2])
+            _interrupt(workers, range(2))
+        # One too many, with all slots taken, goes to whichever is free first.
+        _begin(workers, jobs[:2])
+        workers.submit(jobs[2])
+        assert workers.unplaced(0.0) == (2,)
+        workers.kill(0)
+        assert isinstance(_next(workers), Reported)
+        assert workers.unplaced(0.0) == ()
     finally:
         workers.close()
         if node is not None:
