@@ -317,6 +317,20 @@ def test_ctrl_c_stops_a_study_whose_workers_end_with_it(
     assert [trial.state.name for trial in bench.history()] == ["COMPLETE"] * 2
 
 
+def test_what_there_is_to_hear_of_the_workers_is_told_once(
+    bench: Bench, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["workers: 1 of 4 places so far"]
+
+    class Growing(InProcessWorkers):
+        def news(self) -> str:
+            return lines.pop() if lines else ""
+
+    monkeypatch.setattr("bench.InProcessWorkers", Growing)
+    watcher = bench.run(write_study(trials=1))
+    assert [line for line in watcher.lines if line.startswith("workers")] == ["workers: 1 of 4 places so far"]
+
+
 def test_the_rate_that_a_range_test_found_is_kept_for_whoever_goes_on(bench: Bench, write_study: WriteStudy) -> None:
     file = write_study(trials=1, epochs=1)
     file.write_text(file.read_text().replace("epochs: 1", "epochs: 1\n  lr_finder: {steps: 30}"))
