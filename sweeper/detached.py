@@ -21,7 +21,6 @@ from rich.console import Console
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.control import say
 from sweeper.errors import StoreError, StudyError, StudyHeld, WorkersError
-from sweeper.interrupt import STOPPED
 from sweeper.job_settings import cluster_address, is_here, job_settings
 from sweeper.jobs import Jobs, JobState, RayJobs
 from sweeper.lease import held, is_held
@@ -97,8 +96,6 @@ def detach(
 def run_submitted(path: Path, settings: Settings, console: Console) -> int:
     """What the job does: run the study that was submitted with it; returns the exit code.
 
-    That a study was stopped as it was told to is no failure, which Ray would take for one.
-
     Args:
         path: where the study file was when it was submitted; what it said then lies in the working folder.
         settings: where things live, seen from the cluster.
@@ -124,8 +121,7 @@ def run_submitted(path: Path, settings: Settings, console: Console) -> int:
             "all nodes share"
         )
     _check_database(settings, told["study"], told["job_submission_id"])
-    code = start(path, settings, console, text=file.read_text(encoding="utf-8"))
-    return 0 if code == STOPPED else code
+    return start(path, settings, console, text=file.read_text(encoding="utf-8"))
 
 
 def next_job(row: StudyRow, jobs: Jobs) -> str:

@@ -38,6 +38,7 @@ SECRET = (
     "AWS_SESSION_TOKEN",
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
+    "PGPASSWORD",
 )
 """What is a secret as a whole."""
 STOP_SECONDS = 30

@@ -17,6 +17,7 @@ from sweeper.catalog import Catalog, StudyRow
 from sweeper.control import say
 from sweeper.dispatch import import_paths
 from sweeper.errors import StudyError
+from sweeper.interrupt import STOPPED
 from sweeper.lease import Lease
 from sweeper.pretrained import with_fetched_models
 from sweeper.provenance import git_state, host, ray_job, user, versions
@@ -69,7 +70,10 @@ def start(
                 study = with_models(study, settings)
             call = open_call(study, row, settings, catalog, console, in_process=in_process, train=train)
             if row.state != "finished":
-                return carry_out(call, lease)
+                code = carry_out(call, lease)
+                # A job that was stopped, as it was told to, has not failed: where failed jobs are begun again, it
+                # would be.
+                return 0 if code == STOPPED and ray_job() else code
             call.say(f"study {study.name!r} is finished; nothing to start")
             remove_what_is_not_needed(call)
             deliver(call)

@@ -13,9 +13,11 @@ from fake_jobs import FakeJobs, Submitted
 from rich.console import Console
 
 from sweeper import detached, lease
+from sweeper import start as start_module
 from sweeper.catalog import Catalog, StudyRow
 from sweeper.detached import detach, next_job, run_submitted
 from sweeper.errors import StoreError, StudyError, StudyHeld, WorkersError
+from sweeper.interrupt import STOPPED
 from sweeper.jobs import JobState
 from sweeper.provenance import versions
 from sweeper.settings import Settings, load_settings
@@ -229,10 +231,10 @@ def test_the_job_is_the_study_of_whoever_submitted_it(
 
     def start(path: Path, settings: Settings, console: Console, *, text: str | None) -> int:
         began.append((path, text))
-        return 130
+        return 7
 
     monkeypatch.setattr(detached, "start", start)
-    assert _run(study) == 0, "it was stopped, as it was told to: no failure"
+    assert _run(study) == 7
     assert began == [(study.path, study.text)]
 
 
@@ -245,6 +247,16 @@ def test_the_record_of_a_submitted_study_is_that_of_its_submission(
     _in_job(monkeypatch, tmp_path / "job", study)
     assert said(study)["import_paths"] == ["/a", "/b"]
     assert said(study)["file"] == str(study.path)
+
+
+def test_a_job_that_was_stopped_has_not_failed(study: Study, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Elsewhere than in a job it ends with the exit code of ctrl-C."""
+    monkeypatch.setattr(start_module, "carry_out", lambda call, lease: STOPPED)
+    console = Console(file=io.StringIO(), width=400)
+    assert start_module.start(study.path, load_settings(), console) == STOPPED
+    (tmp_path / "job").mkdir()
+    _in_job(monkeypatch, tmp_path / "job", study)
+    assert start_module.start(study.path, load_settings(), console) == 0
 
 
 def test_a_job_of_another_sweeper_database_or_home_says_so(
