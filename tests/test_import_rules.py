@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,3 +36,30 @@ def test_command_loads_nothing_heavy(arguments: list[str]) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.split()) == (0, [])
     assert done.stdout
+
+
+def test_what_works_from_anywhere_needs_the_database_alone(tmp_path: Path) -> None:
+    """No Ray, no MLflow, and the study file is not looked for."""
+    script = """
+import sys
+from pathlib import Path
+from sweeper.catalog import Catalog
+from sweeper.cli import main
+home = Path(sys.argv[1])
+catalog = Catalog(f"sqlite:///{home}/sweeper.db")
+catalog.add_study("digits", digest="d", text="", metric="validation.accuracy", trials_asked=1, file="/not/here.yaml")
+for words in ("list", "top --json", "show digits", "stop digits", "pause digits"):
+    try:
+        main([*words.split(), "--home", str(home)])
+    except SystemExit as end:
+        assert not end.code, words
+catalog.set_study(1, state="finished")
+try:
+    main(["resume", "digits", "--home", str(home)])
+except SystemExit as end:
+    assert not end.code
+print(*sorted({"ray", "mlflow", "torch"} & sys.modules.keys()), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.split()) == (0, []), done.stderr
+    assert done.stdout.splitlines()[-1] == "study 'digits' is finished; nothing to resume"
