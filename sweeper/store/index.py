@@ -34,6 +34,8 @@ class Index(Record):
     """How often somebody has taken the folder, to train in it or to remove some of it."""
     owner: str = ""
     """Who did, a random name."""
+    is_first: bool = False
+    """Whether it is the first of its owner: it stays for good."""
     epoch: int = 0
     """Of a trial: the newest that is saved here."""
     files: dict[str, StoredFile] = Field(default_factory=dict)

@@ -42,7 +42,7 @@ class Mirror:
     def __init__(self, store: Store, name: str, folder: Path) -> None:
         self._store, self._name, self._folder = store, name, folder
         self._owner = uuid.uuid4().hex
-        self._generation = self._taken_at = 0
+        self._generation = 0
         self._index = Index()
         self._held: set[str] = set()
         """Digests of files that lie there whole."""
@@ -53,20 +53,28 @@ class Mirror:
         """As this owner has left it."""
         return self._index
 
-    def take(self) -> list[str]:
+    def take(self, is_kept: Callable[[str], bool] = lambda _: True) -> list[str]:
         """Become the owner: whoever was, can change nothing any more. What was found damaged, in lines.
+
+        Args:
+            is_kept: by its path, whether a file stays there; the others are removed there, not here.
 
         Raises:
             StoreError: the store cannot be read or written.
         """
         for _ in range(_TAKE_AGAIN):
             newest = read_newest(self._store, self._name)
-            mine = newest.index.model_copy(update={"attempt": newest.index.attempt + 1, "owner": self._owner})
+            mine = Index(
+                attempt=newest.index.attempt + 1,
+                owner=self._owner,
+                is_first=True,
+                epoch=newest.index.epoch,
+                files={path: file for path, file in newest.index.files.items() if is_kept(path)},
+            )
             try:
                 self._put(mine, newest.generation + 1)
             except Superseded:
                 continue
-            self._taken_at = self._generation
             self._held = {file.sha256 for file in mine.files.values()}
             self._remove_leftovers(newest)
             return [f"{newest.damaged} was damaged: set aside"] if newest.damaged else []
@@ -116,26 +124,14 @@ class Mirror:
             if sha256 not in self._held:
                 self._store.send(path, file_name(self._name, sha256))
                 self._held.add(sha256)
-        self._replace(self._index.model_copy(update={"epoch": epoch, "files": files}))
-
-    def keep_only(self, is_kept: Callable[[str], bool]) -> None:
-        """Remove the files there whose paths are not to be kept; those here stay.
-
-        Raises:
-            StoreError: as `push`.
-        """
-        files = {path: file for path, file in self._index.files.items() if is_kept(path)}
-        self._replace(self._index.model_copy(update={"files": files}))
-
-    def _replace(self, index: Index) -> None:
-        if index == self._index:
+        before, generation = self._index, self._generation
+        if (before.epoch, before.files) == (epoch, files):
             return
-        before, index_before = self._generation, self._index
-        self._put(index, before + 1)
-        needed = {file.sha256 for file in index.files.values()}
-        gone = {file.sha256 for file in index_before.files.values()} - needed
+        self._put(before.model_copy(update={"is_first": False, "epoch": epoch, "files": files}), generation + 1)
+        needed = {file.sha256 for file in files.values()}
+        gone = {file.sha256 for file in before.files.values()} - needed
         self._held &= needed
-        old = [] if before == self._taken_at else [index_name(self._name, before)]
+        old = [] if before.is_first else [index_name(self._name, generation)]
         self._store.remove([*old, *(file_name(self._name, sha256) for sha256 in sorted(gone))])
 
     def _put(self, index: Index, generation: int) -> None:
@@ -149,10 +145,13 @@ class Mirror:
         self._index, self._generation = index, generation
 
     def _remove_leftovers(self, newest: Newest) -> None:
-        """Remove what was sent by somebody who was killed before his index followed."""
+        """Remove what is not kept, what somebody sent who was killed before his index followed, and his last index."""
         prefix = file_name(self._name, "")
         named = {file_name(self._name, sha256) for sha256 in self._held}
-        self._store.remove([name for name in newest.names if name.startswith(prefix) and name not in named])
+        files = [name for name in newest.names if name.startswith(prefix) and name not in named]
+        is_last = newest.generation and not newest.index.is_first and not newest.damaged
+        old = [index_name(self._name, newest.generation)] if is_last else []
+        self._store.remove([*old, *files])
 
     def _digest(self, path: Path) -> str:
         """That of a file here, which is read only if it is another than it was."""

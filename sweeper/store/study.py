@@ -251,8 +251,7 @@ class StoredStudyFolder(StudyFolder):
     def _drop(self, number: int, is_dropped: Callable[[str], bool]) -> None:
         mirror = Mirror(self._store, self._trial(number), self.trial(number))
         if any(map(is_dropped, mirror.look().files)):
-            mirror.take()
-            mirror.keep_only(lambda path: not is_dropped(path))
+            mirror.take(lambda path: not is_dropped(path))
 
     def _bring(self, there: str, here: Path) -> None:
         mirror = Mirror(self._store, there, here)

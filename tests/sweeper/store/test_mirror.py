@@ -238,10 +238,13 @@ def test_an_index_that_leads_out_of_the_folder_is_none(tmp_path: Path, store: St
 def test_a_part_is_removed_there(tmp_path: Path, store: Store, objects: Watched) -> None:
     here = write(tmp_path / "here", checkpoints__a="1", weights__a="1", weights__b="2", checkpoints__c="3")
     mirror(store, here).push(1)
-    remover = mirror(store, here)
-    remover.keep_only(lambda path: not path.startswith("checkpoints/"))
+    late = mirror(store, here)
+    Mirror(store, NAME, here).take(lambda path: not path.startswith("checkpoints/"))
+    with pytest.raises(Superseded):
+        late.push(2)
     assert brought(store, tmp_path / "there") == {"weights/a": "1", "weights/b": "2"}
-    assert {name for name in objects.sizes(NAME) if "/files/" in name} == {place("1"), place("2")}
+    firsts = {index_name(NAME, 1), index_name(NAME, 3), index_name(NAME, 4)}
+    assert set(objects.sizes(NAME)) == {*firsts, place("1"), place("2")}, "each first index, and no other"
 
 
 def test_an_index_that_changes_all_the_time_is_one_line(tmp_path: Path, objects: Watched, store: Store) -> None:
