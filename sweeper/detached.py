@@ -76,8 +76,8 @@ def detach(
         jobs = open_jobs(asked)
         _check_free(row, jobs)
         job, metadata = next_job(row, jobs), _metadata(study, jobs.address)
-        if not catalog.swap_owner(row.id, expected=row.owner, beats=row.beats, job=job, job_address=jobs.address):
-            raise held(catalog.study(study.name))
+        if not catalog.set_job(row, job, jobs.address):
+            raise StudyHeld(f"study {study.name!r} was begun by somebody else just now; see: sweeper top {study.name}")
         with tempfile.TemporaryDirectory(prefix="sweeper-job-") as folder:
             _fill(Path(folder), study, modules)
             jobs.submit(

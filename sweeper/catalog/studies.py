@@ -123,6 +123,15 @@ class Studies(Database):
         beat = {"heartbeat_at": at, "beats": tables.studies.c.beats + 1}
         return self._set_owner(study_id, [tables.studies.c.owner == owner], beat)
 
+    def set_job(self, seen: StudyRow, job: str, address: str) -> bool:
+        """Record the Ray job that shall run a study; ``False`` if anybody has taken or submitted it since ``seen``."""
+        unchanged = [
+            tables.studies.c.owner.is_not_distinct_from(seen.owner),
+            tables.studies.c.beats == seen.beats,
+            tables.studies.c.job.is_not_distinct_from(seen.job),
+        ]
+        return self._set_owner(seen.id, unchanged, {"job": job, "job_address": address})
+
     def _set_owner(
         self, study_id: int, unchanged: Sequence[sa.ColumnElement[bool]], columns: Mapping[str, Any]
     ) -> bool:

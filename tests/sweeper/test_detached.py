@@ -109,6 +109,22 @@ def test_one_that_waits_to_begin_counts_as_running(study: Study, jobs: FakeJobs)
         _detach(study, jobs)
 
 
+def test_of_two_that_submit_it_at_once_one_does(study: Study, jobs: FakeJobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other has read the study, when the first one notes its job."""
+    other, look = FakeJobs(), detached.next_job
+
+    def after_the_first(row: StudyRow, asked: FakeJobs) -> str:
+        if asked is other:
+            _detach(study, jobs)
+            _own(load_settings(), owner=None)
+        return look(row, asked)
+
+    monkeypatch.setattr(detached, "next_job", after_the_first)
+    with pytest.raises(StudyHeld, match=r"^study 'small' was begun by somebody else just now; see: sweeper top small"):
+        _detach(study, other)
+    assert (len(jobs.submitted), len(other.submitted)) == (1, 0)
+
+
 def test_one_that_runs_in_a_terminal_is_left_there(study: Study, jobs: FakeJobs) -> None:
     _detach(study, jobs)
     with closing(Catalog(load_settings().database_url)) as catalog:
