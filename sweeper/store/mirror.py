@@ -27,7 +27,10 @@ _TAKE_AGAIN = 5
 
 
 class Superseded(StoreError):
-    """Somebody else has taken the folder since."""
+    """Somebody else has taken the folder since. Whoever is meant to have it may take it back."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, transient=True)
 
 
 class Mirror:

@@ -231,7 +231,7 @@ class StoredStudyFolder(StudyFolder):
     def _is_unknown(self) -> StoreError:
         return StoreError(
             f"{VARIABLE}={self._store.address}: holds nothing of study {self.name!r}, which was begun with another "
-            f"store or with none; set {VARIABLE} as it was then"
+            f"store or with none; set {VARIABLE} as it was then, or unset it"
         )
 
     def _trial(self, number: int) -> str:
