@@ -32,11 +32,13 @@ def begin(
     unless there is a checkpoint to go on from, which has its own, and for a teacher that cannot be read or is not for
     these examples.
     """
-    distillation = _distillation(recipe, where, splits, device)
+    distillation = _distillation(recipe, where, splits, device, ranks)
     seed_global_state(device, recipe.seed, "init")
     spec, outputs = splits.preprocess.spec, splits.target.outputs
     model = build_model(recipe.model, spec, outputs)
-    head, notes = _first_weights(model, recipe, where, spec, outputs)
+    head, notes = ranks.agree(lambda: _first_weights(model, recipe, where, spec, outputs))
+    if recipe.start is not None or recipe.model.pretrained is not None:
+        ranks.share_weights(model)
     model = with_shared_statistics(on_model_device(model, device, recipe, spec), device, ranks)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -44,10 +46,12 @@ def begin(
     return Fitting(model, recipe, splits.target, steps, device, head, ranks, distillation), notes
 
 
-def _distillation(recipe: Recipe, where: TrialFolder, splits: Splits, device: torch.device) -> Distillation | None:
+def _distillation(
+    recipe: Recipe, where: TrialFolder, splits: Splits, device: torch.device, ranks: Ranks
+) -> Distillation | None:
     if recipe.teacher is None:
         return None
-    teacher = load_teacher(recipe.teacher.members, recipe, where.root, splits, device)
+    teacher = load_teacher(recipe.teacher.members, recipe, where.root, splits, device, ranks)
     return Distillation(on_model_device(teacher, device, recipe, splits.preprocess.spec), recipe.teacher, recipe)
 
 

@@ -12,6 +12,7 @@ from trials.data import Splits
 from trials.ensemble_file import recipe_of_member
 from trials.errors import TrialError
 from trials.examples import load_examples
+from trials.fit.distributed import ALONE, Ranks
 from trials.kept import load_kept
 from trials.model.build import build_model
 from trials.model.ensemble import Ensemble
@@ -19,11 +20,17 @@ from trials.recipe import Member, Recipe
 
 
 def load_teacher(
-    members: Sequence[Member], recipe: Recipe, root: Path, splits: Splits, device: torch.device
+    members: Sequence[Member],
+    recipe: Recipe,
+    root: Path,
+    splits: Splits,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Ensemble:
     """The members of ``teacher``, as one model in eval mode and without gradients, on the host.
 
     ``recipe`` is the student's, which is trained in the folder ``root`` on ``splits``. Draws from the global generator.
+    The first of ``ranks`` alone reads the files.
     Raises :class:`TrialError` in one line for a member that cannot be read, or is not for these examples, and
     :class:`ModelError` for one that cannot be built.
     """
@@ -33,7 +40,9 @@ def load_teacher(
         key = f"teacher.members[{index}]"
         check_alike(member, its, recipe, splits, device, key)
         model = build_model(its.model, spec, outputs)
-        load_kept(model, member.weights, root, f"{key}.weights", its.model.build)
+        if ranks.leads:
+            load_kept(model, member.weights, root, f"{key}.weights", its.model.build)
+        ranks.share_weights(model)
         models.append(model)
     losses, shares = [its.train.loss for its in recipes], [member.share for member in members]
     return Ensemble(models, losses, shares, splits.target.task).requires_grad_(False).eval()

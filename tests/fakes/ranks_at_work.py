@@ -15,13 +15,17 @@ from small_splits import features, random_split, recipe_of, splits_of
 from torch import Tensor, nn
 from torch.distributed import FileStore
 
+from trials.begin import begin
+from trials.checkpoint import TrialFolder
 from trials.data import Split, Splits, Target
+from trials.examples import load_examples
 from trials.fit.distributed import Averaged, Ranks
 from trials.fit.evaluate import Evaluation, evaluate
 from trials.fit.fitting import Fitting
 from trials.fit.step import Variation, steps_per_epoch, train_epoch
 from trials.fit.tally import EpochTraining
 from trials.parallel import process_group
+from trials.recipe import Recipe
 from trials.seed import seed_global_state
 
 CPU = torch.device("cpu")
@@ -183,6 +187,14 @@ def gather_twice(ranks: Ranks, batches: tuple[Tensor, Tensor]) -> list[Tensor]:
 
 def decide(ranks: Ranks) -> str:
     return ranks.agree(lambda: f"decided by rank {ranks.rank}")
+
+
+def begin_from_files(ranks: Ranks, recipe: Recipe, folder: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], Any]:
+    """The weights that a training begins with, those of its teacher, and notes; the files are rank 0's alone."""
+    where = TrialFolder(folder if ranks.leads else folder / "another" / "node")
+    fitting, notes = begin(recipe, where, load_examples(recipe, CPU), CPU, ranks)
+    assert fitting.distillation is not None
+    return fitting.model.state_dict(), fitting.distillation.teacher.state_dict(), notes
 
 
 def some_rows(count: int) -> Split:

@@ -107,6 +107,12 @@ class Ranks:
                 if stop > start:
                     dist.broadcast(values[start:stop], src=rank)
 
+    def share_weights(self, model: nn.Module) -> None:
+        """Give all ranks the weights of rank 0, which alone has read them from files; ``model`` is on the host."""
+        weights = self.agree(model.state_dict)
+        if not self.leads:
+            model.load_state_dict(weights)
+
     def share_buffers(self, models: Iterable[nn.Module]) -> None:
         """Give all ranks the buffers of rank 0: its batch norm statistics are the trial's."""
         if self.size > 1:

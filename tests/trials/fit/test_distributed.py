@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from ranks_at_work import (
     Team,
     Trained,
     all_of,
+    begin_from_files,
     decide,
     draw_dropout,
     gather_twice,
@@ -27,11 +30,13 @@ from small_splits import recipe_of
 from torch import Tensor
 from torch.nn import functional
 
+from trials.checkpoint import write_weights
 from trials.data import Split
 from trials.errors import Diverged, TrialError
 from trials.fit.distributed import ALONE, Ranks
 from trials.fit.micro_batch import batch_sizes
 from trials.fit.step import Variation
+from trials.recipe import Recipe
 from trials.seed import generator
 
 SIZE = 3
@@ -183,6 +188,24 @@ def test_shared_evaluation_gives_the_bits_of_one_rank(ranks: Team, count: int) -
     alone = judge(ALONE, "plain", split, BATCH_SIZE)
     assert alone.count == count
     assert ranks.run(judge, "plain", split, BATCH_SIZE) == [alone] * SIZE
+
+
+def test_files_of_other_trials_are_read_by_rank_0_for_all(ranks: Team, tmp_path: Path) -> None:
+    content: dict[str, Any] = {"data": {"source": "digits"}, "model": {"build": "linear"}}
+    draws, kept = torch.Generator().manual_seed(0), []
+    for number in range(2):
+        weights = {"1.weight": torch.randn(10, 64, generator=draws), "1.bias": torch.randn(10, generator=draws)}
+        path = tmp_path / f"{number}.safetensors"
+        write_weights(path, weights)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        kept.append((weights, {"path": f"../{path.name}", "sha256": digest, "name": f"raw of trial {number}"}))
+    (first, start), (taught, member) = kept
+    teacher = {"members": [{"weights": member, "recipe": content}]}
+    recipe = Recipe.model_validate({**content, "start": {"weights": start, "epochs": 1}, "teacher": teacher})
+    for model, its_teacher, notes in ranks.run(begin_from_files, recipe, tmp_path / "0002"):
+        assert alike([model, first])
+        assert alike([taught, {name.removeprefix("members.0."): tensor for name, tensor in its_teacher.items()}])
+        assert notes == ("begun from raw of trial 0, into which 1 epochs went",)
 
 
 def test_rank_0_decides_for_all(ranks: Team) -> None:
