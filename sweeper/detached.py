@@ -24,7 +24,7 @@ from sweeper.errors import StoreError, StudyError, StudyHeld, WorkersError
 from sweeper.job_settings import cluster_address, is_here, job_settings
 from sweeper.jobs import Jobs, JobState, RayJobs
 from sweeper.lease import held, is_held
-from sweeper.own_modules import named_modules, own_modules
+from sweeper.own_modules import absent_modules, named_modules, own_modules
 from sweeper.provenance import git_state, ray_job, user, versions
 from sweeper.settings import Settings, without_password
 from sweeper.show import command
@@ -65,8 +65,8 @@ def detach(
     """
     asked = cluster_address(environ)
     given = job_settings(settings, environ, here=is_here(asked))
-    folders = [study.path.parent, Path.cwd()]
-    modules = own_modules(named_modules(study.space), folders)
+    named = named_modules(study.space)
+    modules = own_modules(named, [study.path.parent, Path.cwd()])
     with closing(Catalog(settings.database_url)) as catalog:
         row = catalog.add_study(study.name, **said(study))
         check_same(catalog, row, study, settings)
@@ -88,6 +88,8 @@ def detach(
                 metadata=metadata,
             )
         say(console, f"study {study.name!r} was submitted to the Ray at {jobs.address} as job {job}")
+        if absent := absent_modules(named, modules):
+            say(console, f"not sent, since not here: {', '.join(absent)}; the nodes have to have what is called so")
         if given.line:
             say(console, given.line)
         return _wait(catalog, row, jobs, job, settings, console, patience_seconds)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sweeper.errors import StudyError
@@ -70,6 +71,12 @@ def own_modules(names: Iterable[str], folders: Sequence[Path]) -> dict[str, Path
             if file.suffix == ".py":
                 waiting += _imported(file)
     return files
+
+
+def absent_modules(names: Iterable[str], files: Mapping[str, Path]) -> list[str]:
+    """Those of the named modules that are neither among the files nor installed here."""
+    found = {below.partition("/")[0].removesuffix(".py") for below in files}
+    return [name for name in names if name not in found and importlib.util.find_spec(name) is None]
 
 
 def _files_of(name: str, folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:

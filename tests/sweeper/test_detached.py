@@ -90,6 +90,14 @@ def test_a_job_is_submitted_with_all_that_it_needs(study: Study, jobs: FakeJobs,
     assert (row.job, row.job_address, row.file) == ("sweeper-small-1", "http://head:8265", f"{home}/study.yaml")
 
 
+def test_modules_that_are_not_here_are_named(study: Study, jobs: FakeJobs) -> None:
+    """As where a study is resumed on a machine that has seen nothing of it but the database."""
+    (study.path.parent / "my_far_task.py").unlink()
+    said = _detach(study, jobs)[1]
+    assert said[1] == "not sent, since not here: my_far_task; the nodes have to have what is called so"
+    assert jobs.submitted[0].files.keys() == {"study.yaml"}
+
+
 def test_one_that_runs_is_not_submitted_again_and_says_where_it_is(study: Study, jobs: FakeJobs) -> None:
     _detach(study, jobs)
     with pytest.raises(

@@ -7,7 +7,7 @@ import pytest
 
 from sweeper import own_modules as module
 from sweeper.errors import StudyError
-from sweeper.own_modules import named_modules, own_modules
+from sweeper.own_modules import absent_modules, named_modules, own_modules
 from sweeper.study import load_study
 
 WRITTEN = {
@@ -60,6 +60,11 @@ def test_the_first_folder_that_has_it_wins(folder: Path, tmp_path_factory: pytes
 
 def test_a_file_that_is_no_python_goes_as_it_is(folder: Path) -> None:
     assert own_modules(["broken"], [folder]) == {"broken.py": folder / "broken.py"}
+
+
+def test_what_is_neither_beside_the_study_nor_installed_is_named(folder: Path) -> None:
+    files = own_modules(["my_task", "shapes"], [folder])
+    assert absent_modules(["my_task", "shapes", "torchvision", "no_such_module_here"], files) == ["no_such_module_here"]
 
 
 @pytest.mark.parametrize(("limit", "value"), [("LIMIT_BYTES", 20), ("LIMIT_FILES", 2)])
