@@ -59,7 +59,8 @@ def no_tracking_server_for_the_next_test() -> Iterator[None]:
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty SWEEPER_HOME, with nothing pointing at a service elsewhere."""
-    for name in ("SWEEPER_DATABASE_URL", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS"):
+    elsewhere = ("SWEEPER_DATABASE_URL", "SWEEPER_STORE", "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "RAY_ADDRESS")
+    for name in elsewhere:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SWEEPER_HOME", str(tmp_path))
     return tmp_path

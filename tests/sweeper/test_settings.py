@@ -6,7 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from sweeper.cli import main
+from sweeper.errors import StudyError
 from sweeper.settings import load_settings, without_password
+from sweeper.store.open import open_folder
+from sweeper.store.study import StoredStudyFolder
 from sweeper.study_folder import StudyFolder
 
 
@@ -20,6 +23,18 @@ def test_everything_lives_below_the_home(home: Path) -> None:
     assert folder.trial(7) == home / "studies" / "digits" / "trials" / "0007"
     assert [folder.package(number) for number in (1, 2)] == [folder.root / "winner", folder.root / "winner-2"]
     assert settings.ray_address is None
+
+
+def test_files_are_where_the_store_says(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().store == ""
+    assert type(open_folder(load_settings(), "digits")) is StudyFolder
+    monkeypatch.setenv("SWEEPER_STORE", "file:///mnt/sweeps/")
+    assert load_settings().store == "file:///mnt/sweeps"
+    folder = open_folder(load_settings(), "digits")
+    assert isinstance(folder, StoredStudyFolder)
+    assert folder.trial(7) == home / "studies" / "digits" / "trials" / "0007", "a cache of the trial's folder there"
+    with pytest.raises(StudyError, match=r"^found '\.\.' as the name of a study"):
+        open_folder(load_settings(), "..")
 
 
 def test_home_said_outright_wins(home: Path, tmp_path: Path) -> None:
