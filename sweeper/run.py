@@ -29,7 +29,7 @@ from trials.recipe import Recipe
 
 POLL_SECONDS = 1.0
 LOOK_SECONDS = 1.0
-"""How often the catalog is asked whether another terminal wants something."""
+"""How often all that runs is looked through for stalled trials, and the catalog for what another terminal wants."""
 SAVING_SECONDS = 8.0
 """How long trials may take to save their state when the study is stopped."""
 
@@ -117,11 +117,12 @@ def _loop(sweep: Sweep) -> Request | None:
                 _handle(sweep, event)
             elif has_room:
                 _begin(sweep, sweep.waiting.pop(0) if sweep.waiting else sweep.search.ask())
-            look_for_stalled(sweep)
         if news := sweep.workers.news():
             sweep.progress.note(news)
         if time.monotonic() >= look_at:
             look_at = time.monotonic() + LOOK_SECONDS
+            with undisturbed():
+                look_for_stalled(sweep)
             request = sweep.catalog.study(sweep.row.name).request
             if request is not None:
                 return request

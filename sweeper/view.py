@@ -20,6 +20,8 @@ from trials.result import EpochReport, is_better
 
 LINE_SECONDS = 10.0
 """A pipe gets a line on what runs at most this often; ends of trials always get theirs."""
+OTHER_LINES = 6
+"""Lines of the live view that are no trials: summary, bar, head of the table, how many more, note, the cursor's."""
 STYLES = {"complete": "green", "pruned": "yellow", "failed": "red"}
 
 
@@ -207,7 +209,9 @@ class LiveView:
                 table.add_column(column, justify=justify, no_wrap=True)  # type: ignore[arg-type]
             table.add_column("left", justify="right", no_wrap=True)
             table.add_column("params", ratio=1, no_wrap=True, overflow="ellipsis")
-            for number, trial in sorted(board.running.items()):
+            # What does not fit is cut off anyway, and takes longer to draw than the study has to answer its workers.
+            rows = max(1, self._live.console.height - OTHER_LINES)
+            for number, trial in sorted(board.running.items())[:rows]:
                 left = trial.left_seconds
                 table.add_row(
                     f"{number:04d}",
@@ -218,6 +222,8 @@ class LiveView:
                     describe(trial.params),
                 )
             parts.append(table)
+            if len(board.running) > rows:
+                parts.append(Text(f"and {len(board.running) - rows} more", style="dim"))
         if self._note:
             parts.append(Text(self._note, style="dim"))
         return Group(*parts)

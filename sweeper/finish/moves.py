@@ -62,6 +62,8 @@ def rooted(sweep: Sweep, proposal: Proposal) -> Proposal | TrialRow | None:
 
 def release(sweep: Sweep) -> None:
     """Let the trials go on whose trunk is not in training: it is there, or has failed, or goes on before them."""
+    if not (sweep.blocked or sweep.waiting):
+        return  # as between most events of a study, each of which would look through all that runs
     training = {trial.row.params["trunk"] for trial in sweep.running.values() if trial.row.role == "trunk"}
     ready = [proposal for proposal in sweep.blocked if group(proposal.recipe) not in training]
     sweep.blocked = [proposal for proposal in sweep.blocked if group(proposal.recipe) in training]

@@ -114,6 +114,24 @@ def test_a_terminal_shows_progress_and_time_left() -> None:
     assert row[-3:] == ["0.6250", "32s", "lr=0.01"], "8 epochs are left at 4 seconds each"
 
 
+def test_a_terminal_shows_as_many_trials_as_it_has_room_for() -> None:
+    """Of a thousand, what it cannot show is not drawn: that takes half a second, four times a second."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=120, height=20, color_system=None)
+    board = _board()
+    live = open_view(console, board)
+    assert isinstance(live, LiveView)
+    for number in range(1000):
+        board.started(number, {}, 10)
+    live.note("a note")
+    with console.capture() as captured:
+        console.print(live._draw())
+    lines = captured.get().splitlines()
+    assert len(lines) < 20
+    shown = [int(line.split()[0]) for line in lines if "0/10" in line]
+    assert shown == list(range(14))
+    assert "and 986 more" in lines
+
+
 def test_best_follows_the_direction_of_the_metric() -> None:
     for metric, best in (("validation.accuracy", (1, 0.9)), ("validation.loss", (2, 0.1))):
         board = _board(metric)
