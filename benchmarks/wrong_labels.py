@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.wrong_labels --seeds 8
 
-Digits of scikit-learn, two fifths of whose training labels are drawn anew among the other classes; those of the test
-split are right. Teachers and students are of one recipe but for their seeds, so that the teacher knows no more than its
-student could: what the student gains is what the mean of several trainings forgets of wrong labels (arXiv:2301.13304).
+Digits of scikit-learn, two fifths of whose training labels are wrong; those of the test split are right. Teachers and
+students are of one recipe and differ by their seeds, so that a teacher has nothing before its student but the number of
+its members. (arXiv:2301.13304 has theory for one teacher of its student's kind, where labels are wrong.)
 """
 
 from __future__ import annotations
