@@ -64,7 +64,7 @@ def remove(
 
 def _what_goes(catalog: Catalog, study: StudyRow, folder: StudyFolder, settings: Settings, in_mlflow: bool) -> str:
     trials = sum(catalog.count_trials(study.id).values())
-    held = f"{trials} trial{'' if trials == 1 else 's'}, {_megabytes(folder.used_bytes())} in {folder.root}"
+    held = f"{trials} trial{'' if trials == 1 else 's'}, {_megabytes(folder.used_bytes())} in {folder.place}"
     where = f"MLflow at {without_password(settings.tracking_uri)}"
     runs = f"its runs in {where} too, its model there stays" if in_mlflow else f"its runs and model in {where} stay"
     return f"study {study.name!r} ({held}; {runs})"

@@ -38,6 +38,11 @@ class StudyFolder:
         self.learning_curve = self.root / "learning_curve.png"
 
     @property
+    def place(self) -> str:
+        """Where the files are, for people."""
+        return str(self.root)
+
+    @property
     def must_see(self) -> str:
         """A file that workers see if they share this folder; empty where they need not."""
         return str(self.study_file)

@@ -21,7 +21,7 @@ def check_files(seen: Examination) -> None:
     """Compare the weights and the winner with their digests; of a study that does not run, find what is left over."""
     if not seen.folder.is_there():
         if seen.trials:
-            seen.find("study", f"{seen.folder.root} is gone, with all that its trials left")
+            seen.find("study", f"{seen.folder.place} is gone, with all that its trials left")
         if not seen.weights:
             return
     packed = _check_package(seen)

@@ -41,6 +41,10 @@ class StoredStudyFolder(StudyFolder):
         """Trials of which nothing is left to go on from, as far as nobody trains them again."""
 
     @property
+    def place(self) -> str:
+        return f"{self._store.address}/{self._there}"
+
+    @property
     def must_see(self) -> str:
         return ""
 
