@@ -73,7 +73,14 @@ class OverFsspec:
         # A server that does not know If-None-Match would replace it: for those, to look leaves but the moment between.
         if self._files.exists(self._path(name)):
             raise FileExistsError(name)
-        self._files.pipe_file(self._path(name), content, mode="create")
+        try:
+            self._files.pipe_file(self._path(name), content, mode="create")
+        except OSError as error:
+            # s3fs knows it only by words that AWS adds, and others do not.
+            said = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+            if said in ("PreconditionFailed", "412"):
+                raise FileExistsError(name) from error
+            raise
 
     def send(self, path: Path, name: str) -> None:
         self._files.put_file(str(path), self._path(name))

@@ -23,7 +23,7 @@ class S3Server:
         self.requests: list[tuple[str, str]] = []
         """Method and path of each, in order."""
         self.answer: Callable[[str, str], str | None] = lambda _method, _path: None
-        """A status such as ``500 Internal Server Error`` instead of an answer; ``None``: the answer."""
+        """A status such as ``500 Internal Error`` instead of an answer; ``None``: the answer."""
         self.knows_conditions = True
         """Whether it heeds If-None-Match, as not all servers do."""
         self._application = DomainDispatcherApplication(create_backend_app)
@@ -81,7 +81,8 @@ class S3Server:
         if status is None:
             return self._application(environ, start_response)
         start_response(status, [("Content-Type", "application/xml")])
-        return [b"<Error><Code>InternalError</Code><Message>We encountered an internal error.</Message></Error>"]
+        code = status.partition(" ")[2].replace(" ", "")
+        return [f"<Error><Code>{code}</Code><Message>It was made to say so.</Message></Error>".encode()]
 
     @staticmethod
     def _backend() -> Any:

@@ -121,7 +121,7 @@ def test_a_full_disk_is_none_of_the_store(tmp_path: Path) -> None:
 
 def test_s3_may_fail_and_be_away_for_a_while(s3: S3Server, bucket: str, tmp_path: Path) -> None:
     store = Store(f"s3://{bucket}/p", 20.0)
-    failures = iter(["500 Internal Server Error", "503 Slow Down"])
+    failures = iter(["500 Internal Error", "503 Slow Down"])
     s3.answer = lambda _method, _path: next(failures, None)
     store.write("x", b"1")
     assert next(failures, None) is None, "both were met"
@@ -159,6 +159,12 @@ def test_a_server_that_knows_no_conditions_replaces_nothing_either(s3: S3Server,
     with pytest.raises(Taken):
         Store(f"s3://{bucket}").create("x", b"another's")
     assert s3.objects(bucket) == {"x": b"mine"}
+
+
+def test_who_loses_a_race_is_told_so_by_any_server(s3: S3Server, bucket: str) -> None:
+    s3.answer = lambda method, _path: "412 Precondition Failed" if method == "PUT" else None
+    with pytest.raises(FileExistsError):
+        OverFsspec(f"s3://{bucket}").create("x", b"made by another since it was looked for")
 
 
 def test_what_is_fetched_is_verified(s3: S3Server, bucket: str, tmp_path: Path) -> None:

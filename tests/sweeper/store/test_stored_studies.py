@@ -120,7 +120,7 @@ def test_a_store_that_is_away_for_a_while_costs_a_study_nothing(
     folder = folder_on(tmp_path / "a", bucket)
     folder.begin(is_known=False)
     bench, asked = Bench(tmp_path, fakes, folder), itertools.count()
-    s3.answer = lambda _method, _path: "500 Internal Server Error" if next(asked) % 5 == 4 else None
+    s3.answer = lambda _method, _path: "500 Internal Error" if next(asked) % 5 == 4 else None
     watcher = bench.run(write_study(trials=2, epochs=2))
     assert watcher.lines == ["0 started", "0 complete", "1 started", "1 complete"]
     s3.answer = lambda _method, _path: None
