@@ -86,12 +86,14 @@ def look_for_stalled(sweep: Sweep) -> None:
 
 
 def lose_all(sweep: Sweep, reason: str) -> None:
-    """Record that all that ran was lost, and waits or has failed.
+    """Record that all that ran was lost, and waits or has failed; what had no worker yet has lost nothing.
 
     Raises:
         StudyFailed, StoreError: as `fail`.
     """
     sweep.stopping = True
+    for number in sweep.workers.unplaced(0.0):
+        sweep.wait_again(number)
     for trial in list(sweep.running.values()):
         _lose(sweep, trial, reason)
 

@@ -44,8 +44,8 @@ class Pulse:
         self._silent_since: float | None = None
 
     def answers(self) -> bool:
-        """Whether it answers at this moment."""
-        return bool(self._services) or knock(self._address) is None
+        """Whether it answers at this moment: else most that is asked of it hangs until Ray ends the process."""
+        return all(map(_name, self._services)) if self._services else knock(self._address) is None
 
     def check(self) -> None:
         """Raise :class:`WorkersError` if Ray is gone."""
@@ -93,6 +93,15 @@ def end(processes: list[psutil.Process]) -> None:
             process.kill()
 
 
+def node_is_gone(said: str) -> bool:
+    """Whether Ray says that a worker is gone because its node is.
+
+    >>> node_is_gone("The actor died because its node has died."), node_is_gone("its worker process has died")
+    (True, False)
+    """
+    return any(words in said for words in ("node has died", "node was terminated", "is unavailable"))
+
+
 def cause_of_death(said: str) -> str:
     """One line of what Ray says when a worker is gone.
 
@@ -104,7 +113,7 @@ def cause_of_death(said: str) -> str:
     who = f"process {facts['pid']} on {facts['ip']}" if {"pid", "ip"} <= facts.keys() else "its process"
     if "worker process has died" in text:
         return f"the worker died: {who} was killed or crashed"
-    if "node has died" in text or "node was terminated" in text or "is unavailable" in text:
+    if node_is_gone(text):
         return f"the worker died: the node of {who} does not answer any more"
     if "running low on memory" in text:
         used = _MEMORY.search(text)

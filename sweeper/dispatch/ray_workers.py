@@ -15,7 +15,7 @@ from sweeper.dispatch.connect import connect
 from sweeper.dispatch.places import LOOK_SECONDS, Places
 from sweeper.dispatch.slot import Slot, SlotMaker
 from sweeper.errors import WorkersError
-from sweeper.pulse import Pulse, cause_of_death, descendants, end
+from sweeper.pulse import Pulse, cause_of_death, descendants, end, node_is_gone
 from sweeper.runner import TRAIN, Event, Failed, Interrupted, Job, Reported
 from sweeper.study_file import Workers as WorkersSection
 
@@ -92,7 +92,7 @@ class RayWorkers:
         until = time.monotonic() + timeout_seconds
         while True:
             self._pulse.check()
-            if self._places.look(self._pulse.answers):
+            if self._places.look(self._pulse.answers) or self._missing > 0:
                 self._adapt()
             if self._told:
                 return self._told.popleft()
@@ -129,7 +129,7 @@ class RayWorkers:
 
     def close(self) -> None:
         ours = [process for process in descendants() if process not in self._others] if self._own else []
-        for slot in [*self._busy.values(), *self._idle, *self._coming.values()]:
+        for slot in [*self._busy.values(), *self._idle, *self._coming.values()] if self._pulse.answers() else ():
             self._maker.end(slot)
         self._ray.shutdown()
         end(ours)
@@ -143,20 +143,28 @@ class RayWorkers:
         """Have as many slots as are wanted, and none of them on a node that is gone."""
         for slot in [slot for slot in self._idle if not slot.nodes <= self._places.nodes]:
             self._idle.remove(slot)
-            self._maker.end(slot)
-        surplus = len(self._idle) + len(self._busy) + len(self._coming) - self._places.wanted
+            self._end(slot)
         # A slot that is up stays: what is too much then is on a node that has gone, and about to be heard of.
-        while surplus > 0 and self._coming:
+        while self._missing < 0 and self._coming:
             _, newest = self._coming.popitem()
-            self._maker.end(newest)
-            surplus -= 1
-        for _ in range(-surplus):
+            self._end(newest)
+        while self._missing > 0 and self._pulse.answers():
             slot = self._maker.make()
             self._coming[slot.ready] = slot
 
+    @property
+    def _missing(self) -> int:
+        """How many slots are still to be made."""
+        return self._places.wanted - len(self._idle) - len(self._busy) - len(self._coming)
+
     def _replace(self, slot: Slot) -> None:
-        self._maker.end(slot)
+        self._end(slot)
         self._adapt()
+
+    def _end(self, slot: Slot) -> None:
+        # Where the head is gone, all that it knew of ends with this process.
+        if self._pulse.answers():
+            self._maker.end(slot)
 
     def _hand_out(self) -> None:
         """Give what is queued to slots that are up."""
@@ -175,7 +183,7 @@ class RayWorkers:
             nodes = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
             self._replace(slot)
-            if self._queue:
+            if self._queue and not node_is_gone(str(error)):
                 # A trial pays for it, with one of its retries: else a worker that never comes up is tried for ever.
                 number = next(iter(self._queue))
                 del self._queue[number]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sweeper.pulse import cause_of_death
@@ -50,17 +51,16 @@ class SlotMaker:
         section = self.section
         if section.nodes == 1:
             nodes = Nodes(section.processes) if section.processes > 1 else None
-            runner = self._runner().remote(self.train, self.gpus == 0, nodes)
+            runner = self._runner.remote(self.train, self.gpus == 0, nodes)
             return Slot(runner, runner.__ray_call__.remote(_nodes))
         bundle = {"CPU": section.cpus, **({"GPU": self.gpus} if self.gpus else {})}
         group = self.ray.util.placement_group([bundle] * section.nodes, strategy="STRICT_SPREAD")
-        launcher = self._actor(Launcher)
         launchers = tuple(
-            launcher.options(scheduling_strategy=_in(group, index)).remote(self.gpus == 0)
+            self._launcher.options(scheduling_strategy=_in(group, index)).remote(self.gpus == 0)
             for index in range(1, section.nodes)
         )
         nodes = Nodes(section.processes, tuple(map(Launch, launchers)), _host)
-        runner = self._runner().options(scheduling_strategy=_in(group, 0)).remote(self.train, self.gpus == 0, nodes)
+        runner = self._runner.options(scheduling_strategy=_in(group, 0)).remote(self.train, self.gpus == 0, nodes)
         # It waits for the others, and fails if one of them does.
         ready = runner.__ray_call__.remote(_nodes, *(actor.__ray_call__.remote(_nodes) for actor in launchers))
         return Slot(runner, ready, launchers, group)
@@ -72,9 +72,15 @@ class SlotMaker:
         if slot.group is not None:
             self.ray.util.remove_placement_group(slot.group)
 
+    # Made once: each new class is stored in the head before an actor of it comes, and hangs where the head is gone.
+    @cached_property
     def _runner(self) -> Any:
         # Two calls at a time: one that waits for the trial's next event, and `interrupt`.
         return self._actor(Runner, max_concurrency=2)
+
+    @cached_property
+    def _launcher(self) -> Any:
+        return self._actor(Launcher)
 
     def _actor(self, kind: type, **options: Any) -> Any:
         return self.ray.remote(num_cpus=self.section.cpus, num_gpus=self.gpus, max_restarts=0, **options)(kind)

@@ -236,6 +236,15 @@ def test_slots_come_and_go_with_the_nodes(tmp_path: Path, fakes: Path, cluster: 
         workers.kill(0)
         assert isinstance(_next(workers), Reported)
         assert workers.unplaced(0.0) == ()
+        # A node goes while its slot is coming: the trial that waits has not run, and pays nothing.
+        workers.submit(jobs[0])
+        node = add_node(cluster)
+        assert _next_news(workers) == "workers: 3 places now (2 before)"
+        cluster.remove_node(node, allow_graceful=False)
+        node = None
+        assert _next_news(workers) == "workers: 2 places now (3 before)"
+        assert workers.wait(1.0) is None
+        assert workers.unplaced(0.0) == (0,)
     finally:
         workers.close()
         if node is not None:

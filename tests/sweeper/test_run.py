@@ -317,6 +317,30 @@ def test_ctrl_c_stops_a_study_whose_workers_end_with_it(
     assert [trial.state.name for trial in bench.history()] == ["COMPLETE"] * 2
 
 
+@pytest.mark.parametrize("has_worker", [True, False])
+def test_workers_that_are_gone_cost_a_retry_only_what_ran(
+    bench: Bench, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch, has_worker: bool
+) -> None:
+    class Gone(InProcessWorkers):
+        def unplaced(self, for_seconds: float) -> tuple[int, ...]:
+            return () if has_worker or self.free else (0,)
+
+        def wait(self, timeout_seconds: float) -> Event | None:
+            if self.free:
+                return None
+            raise WorkersError("the Ray cluster has not answered for 20 s")
+
+    monkeypatch.setattr("bench.InProcessWorkers", Gone)
+    with pytest.raises(WorkersError):
+        bench.run(write_study(trials=1))
+    with closing(bench.catalog()) as catalog:
+        [trial] = catalog.trials(catalog.study("small").id)
+    assert trial.state == "waiting"
+    assert [attempt["reason"] for attempt in trial.attempts] == (
+        ["the Ray cluster has not answered for 20 s"] if has_worker else []
+    )
+
+
 def test_what_there_is_to_hear_of_the_workers_is_told_once(
     bench: Bench, write_study: WriteStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
