@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from trials.disk import sync, temporary_for, write
@@ -157,8 +157,9 @@ class OnDisk:
         for name in names:
             path = self._path(name)
             path.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty
-                path.parent.rmdir()
+            with suppress(OSError):  # one that is not empty
+                for folder in path.parents[: len(PurePosixPath(name).parts) - 1]:
+                    folder.rmdir()
 
     def _path(self, name: str) -> Path:
         return self._root / name

@@ -72,9 +72,9 @@ def test_every_place_keeps_objects_alike(objects: Objects, tmp_path: Path) -> No
 
 def test_a_folder_is_left_as_it_was_without_objects(tmp_path: Path) -> None:
     objects = OnDisk(tmp_path / "store")
-    objects.create("a/b", b"1")
-    assert [path.name for path in (tmp_path / "store").rglob("*")] == ["a", "b"], "nothing half written"
-    objects.remove(["a/b"])
+    objects.create("a/b/c", b"1")
+    assert [path.name for path in (tmp_path / "store").rglob("*")] == ["a", "b", "c"], "nothing half written"
+    objects.remove(["a/b/c"])
     assert list((tmp_path / "store").iterdir()) == []
 
 
