@@ -4,7 +4,7 @@
     ├── StudyError       study.yaml cannot be read, or says something impossible (exit code 2)
     ├── StudyHeld        another process runs the study
     ├── StudyFailed      the study cannot get anywhere: its trials all fail alike
-    ├── StoreError       the databases or the files under SWEEPER_HOME cannot be used
+    ├── StoreError       the databases, or the files under SWEEPER_HOME or in SWEEPER_STORE, cannot be used
     │   ├── NoStudy      there is no study of that name (exit code 2)
     │   └── NoRoom       the disk is full, and nothing more can be removed from it
     ├── WorkersError     the workers cannot be started, or do not answer
@@ -40,11 +40,11 @@ class StudyFailed(SweeperError):
 
 
 class StoreError(SweeperError):
-    """The databases or the files under SWEEPER_HOME cannot be used.
+    """The databases, or the files under SWEEPER_HOME or in SWEEPER_STORE, cannot be used.
 
     Args:
         message: what, where, what to do.
-        transient: the same call may work in a while by itself: the database is away, starting or locked.
+        transient: the same call may work in a while by itself: the database or the store is away, starting or locked.
         no_space: the disk is full.
     """
 
