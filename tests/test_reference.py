@@ -81,8 +81,9 @@ def test_defaults_and_ranges_are_those_of_the_code() -> None:
         "| `lr` | must be given | a number > 0 | Learning rate at the top of the schedule. | `torch.optim.SGD` |",
         "| `reduction` | `3` | a whole number >= 2 | One trial in this many goes on past a rung; rungs lie this factor "
         "apart. | [arXiv:1810.05934](https://arxiv.org/abs/1810.05934) |",
-        "| `gpus` | `null` | a number >= 0 or null | GPUs for each trial, such as 0.5 for two trials on one. Left out, "
-        "it is 1 where there are GPUs. | `ray.remote` |",
+        "| `gpus` | `null` | a number >= 0 or null | GPUs for each trial, on each of its nodes, such as 0.5 for two "
+        "trials on one. Left out, it is 1 where there are GPUs. On several a trial has a process each, unless "
+        "`train.data_parallel` says otherwise. | `ray.remote` |",
     ):
         assert f"\n{row}\n" in page
     for beginning in (
