@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -307,3 +308,34 @@ def test_pods_and_services_agree() -> None:
     assert told.items() <= SERVICES["ray-head"]["environment"].items()
     told = {v["name"]: v.get("value") for v in PODS["mlflow"]["containers"][0]["env"] if "value" in v}
     assert told.items() <= SERVICES["mlflow"]["environment"].items()
+
+
+def documented(program: str) -> list[list[str]]:
+    """The commands in docs/deploy.md that begin so, without that and without variables before it."""
+    text = (ROOT / "docs/deploy.md").read_text()
+    lines = [line for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", text)
+    found = [re.fullmatch(rf"(?:[A-Z_]+=\S+ )*{program} (?!\.)(.+)", line) for line in lines]
+    return [shlex.split(line[1]) for line in found if line]
+
+
+def test_each_command_of_the_docs_is_one() -> None:
+    commands = documented("docker compose run --rm sweeper")
+    assert len(commands) >= 4
+    for name, *words in commands + documented("sweeper"):
+        known = main.commands[name]
+        if words and words[-1] != "...":  # else only the command is meant
+            assert known.make_context(name, words).info_name == name
+
+
+def test_each_file_of_the_docs_is_there() -> None:
+    text = (ROOT / "docs/deploy.md").read_text()
+    named = set(re.findall(r"\b(?:docker|studies)/[\w.-]+\w", text)) | {"compose.yaml", ".env.example"}
+    assert named >= {
+        "docker/gpu.yaml",
+        "docker/s3.yaml",
+        "docker/rayjob.yaml",
+        "docker/services.yaml",
+        "docker/Dockerfile",
+    }
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
