@@ -93,11 +93,19 @@ def study(tmp_path: Path) -> Callable[[str], Study]:
     return made
 
 
-@pytest.fixture
-def cluster() -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def head() -> Iterator[Any]:
     """A head that trains nothing, as on Kubernetes."""
     with ray_nodes(head_cpus=0) as cluster:
         yield cluster
+
+
+@pytest.fixture
+def cluster(head: Any) -> Iterator[Any]:
+    """The head, without nodes to begin with."""
+    yield head
+    for node in list(head.worker_nodes):
+        head.remove_node(node)
 
 
 def ended(started: Running) -> tuple[int, str, str]:
@@ -134,7 +142,7 @@ def test_a_study_goes_on_while_nodes_come_and_go(cluster: Any, study: Callable[[
     ]
     assert it.findings() == Findings()
     assert len(it.losses()) == 2, "each node that went cost the trial on it one retry, and nothing else"
-    assert all(reason.startswith("the worker died: the node of process ") for reason in it.losses())
+    assert all(reason.startswith("the worker died: the node of ") for reason in it.losses())
     assert it.leftovers() == []
 
 

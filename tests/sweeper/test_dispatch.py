@@ -192,7 +192,7 @@ def test_a_node_that_dies_takes_no_trial_with_it(tmp_path: Path, fakes: Path, cl
         lost = _next(workers)
         assert isinstance(lost, Failed)
         assert lost.kind == "lost"
-        assert lost.reason.startswith("the worker died: the node of process ")
+        assert lost.reason.startswith("the worker died: the node of ")
         workers.submit(jobs[lost.number])
         assert _next_news(workers) == "workers: 2 of 8 places now (3 before)"
         assert workers.free == -1, "one more than there are places"
