@@ -148,11 +148,10 @@ def main() -> None:
     ratios = [theirs / ours for ours, theirs in zip(*medians.values(), strict=True)]
     write_section(
         "A trial over two nodes",
-        ".venv/bin/python -m benchmarks.multi_node",
+        f".venv/bin/python -m benchmarks.multi_node --rounds {arguments.rounds} --times {arguments.times}",
         machine(("ray", "torch")),
         table(("begun by", "the first, s", "each that follows, s"), rows)
-        + f"\nTorchTrainer takes {ratios[0]:.1f} times as long as sweeper at first, {ratios[1]:.1f} times afterwards; "
-        f"medians over {arguments.rounds} rounds of {arguments.times}, in turns.",
+        + f"\nTorchTrainer takes {ratios[0]:.1f} times as long as sweeper at first, {ratios[1]:.1f} times afterwards (medians).",
     )
     print(*rows, sep="\n")
 
