@@ -151,7 +151,8 @@ def main() -> None:
         f".venv/bin/python -m benchmarks.multi_node --rounds {arguments.rounds} --times {arguments.times}",
         machine(("ray", "torch")),
         table(("begun by", "the first, s", "each that follows, s"), rows)
-        + f"\nTorchTrainer takes {ratios[0]:.1f} times as long as sweeper at first, {ratios[1]:.1f} times afterwards (medians).",
+        + f"\nTorchTrainer takes {ratios[0]:.1f} times as long as sweeper at first, {ratios[1]:.1f} times afterwards "
+        "(medians).",
     )
     print(*rows, sep="\n")
 
