@@ -83,13 +83,10 @@ class SimulatedWorkers:
         """When which trial speaks: a heap."""
         self._vacated: deque[float] = deque()
         """Since when slots are empty."""
-        self._heard_at: float | None = None
         self.answer_seconds = array("d")
         """From the moment when a worker spoke to its answer, by report."""
         self.idle_seconds = array("d")
         """From the end of a trial to the next one on its slot."""
-        self.work_seconds = array("d")
-        """What the orchestrator did between one event and the next."""
 
     @property
     def free(self) -> int:
@@ -123,9 +120,6 @@ class SimulatedWorkers:
         if left_seconds > 0:
             self._clock.skip(left_seconds)
         due, number = heapq.heappop(self._due)
-        if self._heard_at is not None:
-            self.work_seconds.append(self._clock.worked() - self._heard_at)
-        self._heard_at = self._clock.worked()
         trial = self._trials[number]
         if trial.end is None:
             trial.spoke_at = due
