@@ -152,6 +152,10 @@ def test_each_service_is_watched_bounded_and_has_no_privileges(name: str) -> Non
     assert ("shm_size" in service) == (name not in ("mlflow", "s3"))
 
 
+def test_the_number_of_workers_outlives_the_next_command() -> None:
+    assert SERVICES["ray-worker"]["deploy"]["replicas"] == "${WORKERS:-1}"
+
+
 def test_only_the_pages_are_reached_from_this_machine() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert published == {
