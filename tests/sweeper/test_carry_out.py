@@ -104,7 +104,12 @@ def test_a_study_comes_through_one_mishap_after_another(
         monkeypatch,
         LineView,
         "idle",
-        lambda: _once(monkeypatch, InProcessWorkers, "wait", _raise(WorkersError("gone"))),
+        lambda: _once(
+            monkeypatch,
+            InProcessWorkers,
+            "submit",
+            lambda: _once(monkeypatch, InProcessWorkers, "wait", _raise(WorkersError("gone"))),
+        ),
     )
     code, said = _start(tmp_path)
     assert code == 0
