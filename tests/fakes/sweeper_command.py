@@ -71,7 +71,7 @@ class SweeperCommand:
 
     @contextmanager
     def running(self, *arguments: str | Path, cold: bool = False, **changed_env: str) -> Iterator[Running]:
-        """A command that goes on in the background, if need be in a new interpreter; nothing is left afterwards."""
+        """A command that goes on in the background, if asked for in a new interpreter; nothing is left afterwards."""
         out, err = self.cwd / "out.txt", self.cwd / "err.txt"
         process = (self._started_cold if cold else self._started)(arguments, out, err, **changed_env)
         try:

@@ -40,6 +40,8 @@ class WarmProcess:
 
     def __init__(self, arguments: list[str], env: dict[str, str], cwd: Path, out: Path, err: Path) -> None:
         self.args, self.returncode = arguments, None
+        for file in (out, err):
+            file.write_text("")  # now: what an earlier command said there must not be taken for this one's words
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(str(_server()[0]))
         asked = {"arguments": arguments, "env": env, "cwd": str(cwd), "out": str(out), "err": str(err)}
