@@ -153,7 +153,8 @@ class Workers(Section):
     Each time is kept with its reason. [ray.remote]"""
     stall_minutes: Positive | None = 120.0
     """Minutes without a report after which a trial counts as stalled: its worker is killed, and the trial goes on once.
-    A report comes after each epoch, the first one once the data are loaded too. `null` waits for ever. [sweeper]"""
+    A report comes after each epoch, the first one once the data are loaded too. A soup or an ensemble in the making has
+    none to give, and is waited for. `null` waits for ever. [sweeper]"""
 
     @property
     def processes(self) -> int:

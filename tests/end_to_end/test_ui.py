@@ -32,7 +32,7 @@ def port() -> int:
 @pytest.fixture(scope="module")
 def served(finished: FinishedStudy, port: int) -> Iterator[Running]:
     """The MLflow pages of the finished study."""
-    with finished.sweeper.running("ui", "--no-browser", "--port", str(port), cold=True) as ui:
+    with finished.sweeper.running("ui", "--no-browser", "--port", str(port)) as ui:
         ui.wait_until(lambda: "MLflow UI: " in ui.out.read_text())
         yield ui
 
@@ -106,7 +106,7 @@ def test_pages_of_a_server_elsewhere_are_named_not_served(finished: FinishedStud
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM], ids=lambda stop: stop.name)
 def test_nothing_is_left_when_it_is_stopped(finished: FinishedStudy, stop: signal.Signals) -> None:
     port = free_port()
-    with finished.sweeper.running("ui", "--no-browser", "--port", str(port), cold=True) as ui:
+    with finished.sweeper.running("ui", "--no-browser", "--port", str(port)) as ui:
         ui.wait_until(lambda: "MLflow UI: " in ui.out.read_text())
         assert origin(ui) == f"http://127.0.0.1:{port}"
         with urllib.request.urlopen(f"{origin(ui)}/health") as answer:

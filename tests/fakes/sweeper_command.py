@@ -70,10 +70,10 @@ class SweeperCommand:
         return json.loads(done.stdout)
 
     @contextmanager
-    def running(self, *arguments: str | Path, cold: bool = False, **changed_env: str) -> Iterator[Running]:
-        """A command that goes on in the background, if asked for in a new interpreter; nothing is left afterwards."""
+    def running(self, *arguments: str | Path, **changed_env: str) -> Iterator[Running]:
+        """A command that goes on in the background; nothing of it is left afterwards."""
         out, err = self.cwd / "out.txt", self.cwd / "err.txt"
-        process = (self._started_cold if cold else self._started)(arguments, out, err, **changed_env)
+        process = self._started(arguments, out, err, **changed_env)
         try:
             yield Running(process, out, err)
         finally:
@@ -85,25 +85,12 @@ class SweeperCommand:
     def _started(self, arguments: Iterable[str | Path], out: Path, err: Path, **changed_env: str) -> WarmProcess:
         return WarmProcess([str(COMMAND), *map(str, arguments)], self.env | changed_env, self.cwd, out, err)
 
-    def _started_cold(
-        self, arguments: Iterable[str | Path], out: Path, err: Path, **changed_env: str
-    ) -> subprocess.Popen[bytes]:
-        with out.open("w") as says, err.open("w") as complains:
-            return subprocess.Popen(
-                [COMMAND, *arguments],
-                env=self.env | changed_env,
-                cwd=self.cwd,
-                stdout=says,
-                stderr=complains,
-                start_new_session=True,
-            )
-
 
 @dataclass(frozen=True)
 class Running:
     """A command in the background, leader of a process group of its own, and the files it writes to."""
 
-    process: WarmProcess | subprocess.Popen[bytes]
+    process: WarmProcess
     out: Path
     err: Path
 
