@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +40,9 @@ CONNECT = {
 }
 """How soon a server that has vanished is noticed; seconds but for the last, which is milliseconds. A URL may say others
 (https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS)."""
+
+BUSY_SECONDS = 30
+"""How long SQLite waits for whoever writes."""
 
 BOUNDS_SECONDS = {"statement_timeout": 60, "lock_timeout": 30, "idle_in_transaction_session_timeout": 30}
 """How long PostgreSQL lets one of our sessions work, wait for a lock, or sit on one: an orchestrator that is frozen in
@@ -133,9 +138,25 @@ def use_wal(connection: Any, _record: Any) -> None:
     (https://www.sqlite.org/pragma.html#pragma_synchronous).
     """
     cursor = connection.cursor()
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_SECONDS * 1000}")
+    _switch_to_wal(cursor)
+    for pragma in ("synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _switch_to_wal(cursor: sqlite3.Cursor) -> None:
+    # Where several processes open a new database at once, SQLite refuses the switch at once instead of waiting for
+    # ``busy_timeout``: two that hold the file for reading and both want to write it would wait for each other.
+    until = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def bound_waiting(connection: Any, _record: Any) -> None:

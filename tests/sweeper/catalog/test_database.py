@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from rich.console import Console
 
 from sweeper.catalog import Catalog, StudyRow, TrialRow
+from sweeper.catalog.database import use_wal
 from sweeper.errors import StoreError
 from sweeper.search import told_values
 from sweeper.settings import load_settings
@@ -205,3 +206,23 @@ def test_a_full_disk_is_no_space(tmp_path: Path) -> None:
             assert catalog.study("digits") == study
     finally:
         sa.event.remove(sa.Engine, "connect", fill)
+
+
+def test_who_opens_a_new_sqlite_database_waits_for_another_that_writes_it(tmp_path: Path) -> None:
+    with (
+        closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other,
+        closing(sqlite3.connect(tmp_path / "a.db")) as connection,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        tries = []
+
+        def let_go_at_the_third(statement: str) -> None:
+            if "journal_mode" in statement:
+                tries.append(statement)
+                if len(tries) == 3:
+                    other.execute("COMMIT")
+
+        connection.set_trace_callback(let_go_at_the_third)
+        use_wal(connection, None)
+        assert len(tries) == 3
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
