@@ -24,8 +24,9 @@ from trials.recipe import Recipe
 from trials.result import METRICS, WeightsFile, WeightsKind, is_better
 from trials.seed import generator
 
-_ELEMENTS_AT_A_TIME = 2**23
-"""Input numbers in one batch while batch norm is measured: one batch of all examples is one pass, not one a layer."""
+_AT_ONCE_ELEMENTS = 2**29
+"""Numbers that a layer may be given while batch norm is measured in one pass of all examples, and not in one a layer:
+2 GiB, and a forward pass holds two or three of that size."""
 
 
 def validation_metrics(evaluation: Evaluation) -> dict[str, float]:
@@ -165,15 +166,13 @@ def refresh_from_training_split(model: nn.Module, recipe: Recipe, splits: Splits
     split = splits.train
     order = torch.randperm(len(split), generator=generator(torch.device("cpu"), recipe.seed, "batch_norm"))
     inputs = split.inputs[order[: recipe.average.batch_norm_samples].to(split.inputs.device)]
-    batch_size = evaluation_batch_size(recipe)
-    if recipe.train.micro_batch is None:
-        batch_size = max(batch_size, _ELEMENTS_AT_A_TIME // inputs[0].numel())
+    at_once = _AT_ONCE_ELEMENTS if recipe.train.micro_batch is None else 0
 
     def prepare(raw: torch.Tensor) -> torch.Tensor:
         return model_inputs(raw, splits.preprocess, device, recipe.train.channels_last)
 
     with autocast(recipe.train.precision, device):
-        refresh_batch_norm(model, inputs, batch_size, prepare)
+        refresh_batch_norm(model, inputs, evaluation_batch_size(recipe), prepare, at_once)
 
 
 def _early_stop_note(recipe: Recipe, history: History) -> str:

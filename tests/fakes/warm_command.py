@@ -36,15 +36,21 @@ IMPORTS = (
 
 
 class WarmProcess:
-    """A command that a warm server has forked; the part of `subprocess.Popen` that tests use."""
+    """A command that a warm server has forked; the part of `subprocess.Popen` that tests use.
 
-    def __init__(self, arguments: list[str], env: dict[str, str], cwd: Path, out: Path, err: Path) -> None:
-        self.args, self.returncode = arguments, None
+    It may be kept on one ``core``.
+    """
+
+    def __init__(
+        self, arguments: list[str], env: dict[str, str], cwd: Path, out: Path, err: Path, *, core: int | None = None
+    ) -> None:
+        self.args: list[str] = arguments
+        self.returncode: int | None = None
         for file in (out, err):
             file.write_text("")  # now: what an earlier command said there must not be taken for this one's words
         self._server = socket.socket(socket.AF_UNIX)
         self._server.connect(str(_server()[0]))
-        asked = {"arguments": arguments, "env": env, "cwd": str(cwd), "out": str(out), "err": str(err)}
+        asked = {"arguments": arguments, "env": env, "cwd": str(cwd), "out": str(out), "err": str(err), "core": core}
         self._server.sendall(json.dumps(asked).encode() + b"\n")
         self._said = self._server.makefile()
         self.pid = int(self._said.readline())
@@ -131,6 +137,8 @@ def become(arguments: list[str], asked: dict[str, Any]) -> None:
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if asked["core"] is not None:
+        os.sched_setaffinity(0, {asked["core"]})
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.fakes.warm_command import WarmProcess
+
 COMMAND = Path(sys.executable).with_name("sweeper")
 HANG_SECONDS = 120.0
 """How long a start may go on without training or ending before it counts as hung."""
@@ -33,7 +35,7 @@ class Left(Exception):
 class Orchestrator:
     """A start of the installed command, leader of a process group of its own."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | WarmProcess
     out: Path
     err: Path
 
@@ -79,7 +81,9 @@ class Orchestrator:
         return sorted(found, key=lambda process: process.pid)
 
 
-def launch(file: Path, logs: Path, env: Mapping[str, str], options: Sequence[str], core: int) -> Orchestrator:
+def launch(
+    file: Path, logs: Path, env: Mapping[str, str], options: Sequence[str], core: int, *, cold: bool = False
+) -> Orchestrator:
     """Begin `sweeper start` on that file.
 
     Args:
@@ -87,25 +91,33 @@ def launch(file: Path, logs: Path, env: Mapping[str, str], options: Sequence[str
         logs: folder for what it says.
         env: its environment.
         options: more words of its command line.
-        core: where a start in one process is pinned: it then trains with one thread, as a worker of Ray does, and
+        core: where a start in one process is kept: it then trains with one thread, as a worker of Ray does, and
             comes to the same numbers.
+        cold: in a new interpreter, whose start the environment can change.
     """
     if _leaving.is_set():
         raise Left
     number = len(list(logs.glob("*.out")))
     out, err = logs / f"{number:02d}.out", logs / f"{number:02d}.err"
-    pinned = [str(shutil.which("taskset")), "-c", str(core)] if "--in-process" in options else []
-    with out.open("wb") as said, err.open("wb") as cried:
-        process = subprocess.Popen(
-            [*pinned, str(COMMAND), "start", str(file), *options],
-            stdout=said,
-            stderr=cried,
-            env=dict(env),
-            cwd=file.parent,
-            start_new_session=True,
-        )
+    command = [str(COMMAND), "start", str(file), *options]
+    kept_on = core if "--in-process" in options else None
+    process = (_cold if cold else _warm)(command, dict(env), file.parent, out, err, kept_on)
     _started.append(Orchestrator(process, out, err))
     return _started[-1]
+
+
+def _warm(command: list[str], env: dict[str, str], cwd: Path, out: Path, err: Path, core: int | None) -> WarmProcess:
+    return WarmProcess(command, env, cwd, out, err, core=core)
+
+
+def _cold(
+    command: list[str], env: dict[str, str], cwd: Path, out: Path, err: Path, core: int | None
+) -> subprocess.Popen[bytes]:
+    pinned = [] if core is None else [str(shutil.which("taskset")), "-c", str(core)]
+    with out.open("wb") as said, err.open("wb") as cried:
+        return subprocess.Popen(
+            [*pinned, *command], stdout=said, stderr=cried, env=env, cwd=cwd, start_new_session=True
+        )
 
 
 def leave() -> None:

@@ -140,7 +140,7 @@ def sweep(lane: Lane, plan: Plan) -> Outcome:
 
     def start() -> Orchestrator:
         options = [] if plan.with_ray else ["--in-process"]
-        launched.append(launch(file, logs, lane.env(place, clock), options, lane.core))
+        launched.append(launch(file, logs, lane.env(place, clock), options, lane.core, cold=plan.with_clock))
         return launched[-1]
 
     outcome = Outcome(plan)

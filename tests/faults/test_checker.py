@@ -76,7 +76,9 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     env = {key: value for key, value in os.environ.items() if key not in elsewhere}
     logs = folder / "logs"
     logs.mkdir()
-    process = launch(file, logs, env | {"SWEEPER_HOME": str(folder / "home")}, ["--in-process"], core=0)
+    process = launch(
+        file, logs, env | {"SWEEPER_HOME": str(folder / "home")}, ["--in-process"], core=max(os.sched_getaffinity(0))
+    )
     assert wait_for(process, 240.0) == 0, process.err.read_text()
     return folder
 

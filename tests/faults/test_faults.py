@@ -23,7 +23,9 @@ SEED = 4
 
 @pytest.fixture(scope="module")
 def lane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lane]:
-    with open_lane(tmp_path_factory.mktemp("faults") / "lane", core=0, with_postgres=True) as opened:
+    with open_lane(
+        tmp_path_factory.mktemp("faults") / "lane", core=min(os.sched_getaffinity(0)), with_postgres=True
+    ) as opened:
         yield opened
 
 

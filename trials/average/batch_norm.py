@@ -16,6 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+_ELEMENTS_IN_CACHE = 2**18
+"""Numbers of a layer's input that are looked at together: 1 MiB."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -27,11 +30,24 @@ class Moments:
 
     @classmethod
     def of(cls, values: Tensor) -> Moments:
-        """Moments of ``values`` (N, C, ...) over all but the channel dimension."""
+        """Moments of ``values`` (N, C, ...) over all but the channel dimension.
+
+        In parts that a processor's cache holds: in one piece, an image's layers take several times as long.
+        """
         dims = [dim for dim in range(values.ndim) if dim != 1]
-        count = values.numel() // values.shape[1]
-        variance, mean = torch.var_mean(values.float(), dim=dims, correction=0)
-        return cls(count, mean.cpu().double(), variance.cpu().double() * count)
+        means, squares = [], []
+        parts = torch.split(values, max(1, _ELEMENTS_IN_CACHE // values[0].numel()))
+        for part in parts:
+            gap = part.float()
+            mean = gap.mean(dims, keepdim=True)
+            gap = gap - mean
+            means.append(mean.flatten())
+            squares.append(gap.square_().sum(dims))
+        counts = torch.tensor([part.numel() // part.shape[1] for part in parts], dtype=torch.float64)[:, None]
+        each, count = torch.stack(means).cpu().double(), int(counts.sum())
+        mean = (each * counts).sum(0) / count
+        within, between = torch.stack(squares).cpu().double().sum(0), ((each - mean).square() * counts).sum(0)
+        return cls(count, mean, within + between)
 
     def __add__(self, other: Moments) -> Moments:
         """Moments of both sets together (Chan, Golub and LeVeque, 1979): no difference of large numbers."""
@@ -52,18 +68,20 @@ def refresh_batch_norm(
     inputs: Tensor,
     batch_size: int,
     prepare: Callable[[Tensor], Tensor] = lambda raw: raw,
+    at_once_elements: int = 0,
 ) -> None:
     """Set the running statistics of all batch norm layers to those of ``inputs`` (N, *shape).
 
     ``prepare`` makes the model's input from a slice of ``inputs``. Everything runs in eval mode (no dropout); the
     modes of all modules are as before when this ends, also by an error, and the parameters and the momentum of the
-    layers are not touched. One pass over the inputs if they fit one batch, else about half a pass a layer.
+    layers are not touched. One pass over the inputs where they are one batch, or what the layers are given of all of
+    them has at most ``at_once_elements`` numbers a layer; else about half a pass a layer.
     """
     batches = torch.split(inputs, batch_size)
     with eval_mode(model):
-        layers = _layers_in_order(model, prepare(inputs[:2]))
-        if len(batches) == 1:
-            counts = _measure_all(model, layers, prepare(batches[0]))
+        layers, widest = _layers_in_order(model, prepare(inputs[:2]))
+        if len(batches) == 1 or widest * len(inputs) <= at_once_elements:
+            counts = _measure_all(model, layers, prepare(inputs))
         else:
             counts = [_measure_one(model, layer, batches, prepare) for layer in layers]
     for layer, count in zip(layers, counts, strict=True):
@@ -94,20 +112,24 @@ def _hooks(layers: Sequence[nn.Module], hook: Callable[[nn.Module, tuple[Tensor,
             handle.remove()
 
 
-def _layers_in_order(model: nn.Module, example: Tensor) -> list[_BatchNorm]:
-    """The layers that keep statistics and take part in a forward pass, in the order of their first use."""
+def _layers_in_order(model: nn.Module, examples: Tensor) -> tuple[list[_BatchNorm], int]:
+    """The layers that keep statistics and take part in a forward pass, in the order of their first use; and how many
+    numbers an example has for the layer that is given most."""
     kept = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     order: list[_BatchNorm] = []
+    widest = 0
 
-    def note(layer: nn.Module, _: tuple[Tensor, ...]) -> None:
+    def note(layer: nn.Module, args: tuple[Tensor, ...]) -> None:
+        nonlocal widest
         assert isinstance(layer, _BatchNorm)
+        widest = max(widest, args[0].numel() // len(examples))
         if layer not in order:
             order.append(layer)
 
     with _hooks(kept, note):
         if kept:
-            model(example)
-    return order
+            model(examples)
+    return order, widest
 
 
 def _assign(layer: _BatchNorm, moments: Moments) -> int:

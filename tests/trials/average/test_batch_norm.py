@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trials.average.batch_norm import Moments, refresh_batch_norm
+from trials.average.batch_norm import _ELEMENTS_IN_CACHE, Moments, refresh_batch_norm
 
 
 def deep_model() -> nn.Sequential:
@@ -55,6 +55,19 @@ def test_statistics_equal_those_of_one_big_batch_at_every_depth(batch_size: int)
             torch.testing.assert_close(model.get_buffer(name), expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize(("at_once_elements", "passes"), [(50 * 4 * 6 * 6, 1), (50 * 4 * 6 * 6 - 1, 8 * 3)])
+def test_one_pass_where_the_widest_layer_may_have_all_at_once(at_once_elements: int, passes: int) -> None:
+    model, inputs = deep_model(), images(50)
+    given: list[int] = []
+    model[0].register_forward_pre_hook(lambda _, args: given.append(len(args[0])))
+    refresh_batch_norm(model, inputs, batch_size=7, at_once_elements=at_once_elements)
+    assert given == [2, *([50] if passes == 1 else [7, 7, 7, 7, 7, 7, 7, 1] * 3)]
+    assert len(given) == 1 + passes
+    for name, expected in one_big_batch(model, inputs).named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            torch.testing.assert_close(model.get_buffer(name), expected, rtol=1e-4, atol=1e-5, msg=name)
+
+
 def test_the_first_layer_has_the_true_mean_and_unbiased_variance() -> None:
     model = nn.Sequential(nn.BatchNorm1d(1))
     refresh_batch_norm(model, torch.tensor([[1.0], [3.0], [5.0], [7.0], [9.0]]), batch_size=2)
@@ -70,6 +83,19 @@ def test_a_large_offset_costs_no_digits(batch_size: int) -> None:
     model = nn.Sequential(nn.BatchNorm1d(1))
     refresh_batch_norm(model, inputs, batch_size)
     torch.testing.assert_close(model[0].running_var.double(), inputs.double().var(0), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_moments_of_more_than_a_cache_holds(layout: torch.memory_format) -> None:
+    generator = torch.Generator().manual_seed(2)
+    values = torch.randn(70, 32, 16, 16, generator=generator) + torch.arange(70).view(-1, 1, 1, 1)
+    assert values.numel() > 2 * _ELEMENTS_IN_CACHE
+    assert values.numel() % _ELEMENTS_IN_CACHE
+    found = Moments.of(values.to(memory_format=layout))
+    variance, mean = torch.var_mean(values.double(), dim=[0, 2, 3], correction=0)
+    assert found.count == 70 * 16 * 16
+    torch.testing.assert_close(found.mean, mean, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.squares / found.count, variance, rtol=1e-6, atol=0)
 
 
 def test_pooled_moments_equal_those_of_the_whole() -> None:
