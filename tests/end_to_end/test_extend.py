@@ -158,7 +158,7 @@ def test_killed_at_any_moment_an_extension_ends_as_if_it_had_not_been(
 
 def test_an_extension_stopped_by_ctrl_c_goes_on_where_it_was(sweeper: SweeperCommand, study: Path) -> None:
     """With Ray, from another folder than the study's, whose file has gone meanwhile and comes back."""
-    start(sweeper, study)
+    start(sweeper, study, "--in-process")
     records = Records(sweeper)
     before = len(records.epochs())
     (study.parent / "go").unlink()
