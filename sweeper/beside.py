@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sweeper.errors import StoreError
+
 SUFFIX = ".partial"
 """By which such a folder is known."""
 
@@ -20,11 +22,19 @@ def folder_beside(out: Path) -> Iterator[Path]:
     """A new folder ``.OUT.*.partial`` beside ``out``, gone in the end; what is made in it is then moved to ``out``.
 
     What processes that were killed have left there is removed: a folder that is in use is locked by whoever uses it.
+
+    Raises:
+        StoreError: there is no folder for it that can be written.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for folder in out.parent.glob(f".{glob.escape(out.name)}.*{SUFFIX}"):
-        _remove_if_left(folder)
-    folder, handle = _locked_folder(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder, handle = _locked_folder(out)
+    except (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        why = "is no folder" if isinstance(error, FileExistsError | NotADirectoryError) else f"({error.strerror})"
+        raise StoreError(f"{out}: cannot be written, {out.parent} {why}; choose another folder") from error
+    for left in out.parent.glob(f".{glob.escape(out.name)}.*{SUFFIX}"):
+        if left != folder:
+            _remove_if_left(left)
     try:
         yield folder
     finally:

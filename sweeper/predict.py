@@ -138,10 +138,15 @@ def _package_in(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def _opened(out: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that is there only when it is whole."""
+    """Standard output, or a file that is there only when it is whole; what is no file, as a pipe, is written to."""
     if out is None:
         yield sys.stdout
         return
+    if out.exists() and not out.is_file():
+        with out.open("w", encoding="utf-8", newline="") as file:
+            yield file
+        return
+    out = out.resolve()  # where it is a link, the file that it leads to is written
     if not out.parent.is_dir():
         raise StoreError(f"{out}: cannot be written, {out.parent} is no folder; choose another with -o")
     handle, beside = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")

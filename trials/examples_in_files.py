@@ -89,6 +89,8 @@ def _read_pictures(paths: Sequence[Any], preprocess: Preprocess) -> Iterator[Fou
 
 def _read_picture(path: Path, preprocess: Preprocess) -> Tensor | DataError:
     """One picture (1, C, H, W) as the model takes it."""
+    if any(path.suffix.lower() in readers for readers in READERS.values()):
+        return DataError(f"{path}: cannot be read as an image, expected a picture or an array in a .npy file")
     if isinstance(preprocess, ArrayPreprocess) and preprocess.scale != 255.0:
         return DataError(
             f"{path}: the model was trained on images of other numbers than the 0 to 255 of a picture; give it arrays "
@@ -143,6 +145,9 @@ def _read_npy(path: Path, _text: str | None) -> np.ndarray:
         ) from error
     if array.ndim == 0:
         raise DataError(f"{path}: found a single number, expected an array of examples")
+    starts = range(0, len(array), ROWS_AT_A_TIME) if array.dtype.kind == "f" else ()
+    if not all(np.isfinite(array[start : start + ROWS_AT_A_TIME]).all() for start in starts):
+        raise DataError(f"{path}: found values that are no finite numbers; repair them or leave those examples out")
     return array
 
 

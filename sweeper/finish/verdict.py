@@ -13,7 +13,7 @@ from typing import Any
 from sweeper.catalog import WeightsRow
 from sweeper.finish.board import Board
 from sweeper.finish.plan import finalists, replicas
-from sweeper.finish.ways import AVERAGES, ENSEMBLES, SINGLE, STUDENT, UNTAUGHT, ways
+from sweeper.finish.ways import AVERAGES, ENSEMBLES, SINGLE, STUDENT, UNTAUGHT, left_out, ways
 from sweeper.rank.leaderboard import figure, rank
 from trials.recipe import Assembly, GreedySoup, UniformSoup
 from trials.result import METRICS
@@ -79,6 +79,8 @@ class Verdict:
     nothing was compared."""
     seeds: int
     """Fresh seeds over which the finalists were compared; 0: none."""
+    left_out: tuple[str, ...] = ()
+    """Ways that led to nothing, each with the reason."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as the catalog keeps it with the winner."""
@@ -86,6 +88,7 @@ class Verdict:
             "way": self.way,
             "seeds": self.seeds,
             "failed": list(self.failed),
+            "left_out": list(self.left_out),
             "ways": [asdict(reached) for reached in self.ways],
             "finalists": [asdict(finalist) for finalist in self.finalists],
             "teacher": None if self.teacher is None else asdict(self.teacher),
@@ -138,7 +141,9 @@ def verdict(board: Board) -> Verdict | None:
     # Where the student did not reach the finals, what there is from the sweep's own seed.
     taught = [found for found in compared if found in both] or both[:1]
     teacher = mean_interval(_gains(board, STUDENT, UNTAUGHT, taught)) if taught else None
-    return Verdict(rows[0], winner.way, _reached(board, reached[0]), tuple(judged), failed, teacher, len(fresh))
+    led_to = _reached(board, reached[0])
+    nothing = left_out(board, replicas(board)[0])
+    return Verdict(rows[0], winner.way, led_to, tuple(judged), failed, teacher, len(fresh), nothing)
 
 
 def _with_worth(board: Board, found: Mapping[str, WeightsRow]) -> dict[str, WeightsRow]:
@@ -226,7 +231,7 @@ def lines(said: Mapping[str, Any], metric: str) -> list[str]:
     if said.get("teacher") is not None:
         gains.append((STUDENT, said["teacher"], f"the {UNTAUGHT}"))
     told += [_gain_line(way, Interval(**gain), than, short) for way, gain, than in gains]
-    return [*told, *_missed_the_finals(said)]
+    return [*told, *_missed_the_finals(said), *said["left_out"]]
 
 
 def _missed_the_finals(said: Mapping[str, Any]) -> Iterator[str]:
@@ -250,5 +255,6 @@ def _gain_line(way: str, gain: Interval, over: str, metric: str) -> str:
         return f"{way} gained {gain} over {over} in {metric}{paired}"
     if gain.high is not None and gain.high < 0:
         return f"{way} lost {figure(-gain.mean)} against {over} in {metric}: {gain}{paired}"
-    unsure = f"nothing that {gain.count} seeds can tell" if gain.count > 1 else "an amount that one seed cannot judge"
-    return f"{way} gained {unsure} over {over} in {metric}: {gain}{paired}"
+    if gain.count == 1:
+        return f"{way} differs from {over} in {metric} by an amount that one seed cannot judge: {gain}"
+    return f"{way} gained nothing that {gain.count} seeds can tell over {over} in {metric}: {gain}{paired}"

@@ -84,6 +84,28 @@ def ways(board: Board, replica: Replica) -> dict[str, WeightsRow]:
     return found
 
 
+def left_out(board: Board, replica: Replica) -> tuple[str, ...]:
+    """Of each way that led to nothing, why: nothing to put together, no epochs for it, or what went wrong."""
+    said: dict[str, list[str]] = {}
+
+    def note(reason: str, *names: str) -> None:
+        said.setdefault(reason, []).extend(names)
+
+    steps = {**_soups(board, replica), **_ensembles(board, replica), **_branch_soups(board, replica)}
+    for way, step in steps.items():
+        trial = board.find(step)
+        if trial is not None and trial.state == "failed":
+            note(trial.reason or "it failed", way)
+    if not _soups(board, replica):
+        note("one set of weights of the best architecture, and nothing to average it with", *SOUPS)
+    if not _ensembles(board, replica):
+        note("one trial that is given what the best is given, and nothing to put it together with", *ENSEMBLES)
+    epochs, count = _share_epochs(board, "branch"), board.finish.branches
+    if 0 < epochs < count:
+        note(f"{epochs} of {board.finish.epochs} `epochs` are too few for {count} `branches`", *BRANCH_SOUPS)
+    return tuple(f"no {' and no '.join(names)}: {reason}" for reason, names in said.items())
+
+
 def best(board: Board) -> int:
     """The trial that the search found to be the best, of which there are branches and students."""
     return board.searched[0].trial

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from sweeper.rank.leaderboard import leaderboard, rank
 from sweeper.settings import Settings
 from sweeper.store.open import open_folder
 from sweeper.study_folder import StudyFolder
-from trials.recipe import KeptWeights, Recipe
+from trials.recipe import GreedySoup, KeptWeights, Recipe, UniformSoup
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,9 @@ class Candidate:
     row: WeightsRow
     recipe: Recipe
     folder: StudyFolder
+    start: str | None
+    """Where its training began, however often it was gone on from: pretrained weights, or those of a trunk; ``None``:
+    random ones that no other training began from."""
 
     @cached_property
     def path(self) -> Path:
@@ -137,11 +140,15 @@ def candidates(catalog: Catalog, studies: Sequence[StudyRow], settings: Settings
         recipes = {
             trial.number: Recipe.model_validate_json(json.dumps(trial.recipe)) for trial in catalog.trials(study.id)
         }
-        rows = leaderboard(catalog.weights(study.id, of="complete"), study.metric)
+        kept = catalog.weights(study.id, of="complete")
+        made_by = {row.sha256: recipes[row.trial] for row in kept}
+        rows = leaderboard(kept, study.metric)
         singles = [row for row in rows if not recipes[row.trial].makes_ensemble]
         if not singles:
             raise StudyError(f"study {study.name!r} has no weights any more, expected some to average")
-        found |= {id(row): Candidate(study, row, recipes[row.trial], folder) for row in singles}
+        for row in singles:
+            recipe = recipes[row.trial]
+            found[id(row)] = Candidate(study, row, recipe, folder, start_of(recipe, made_by))
     ranked = rank([candidate.row for candidate in found.values()], studies[0].metric)
     return [found[id(row)] for row in ranked]
 
@@ -166,6 +173,9 @@ def check_same_splits(ranked: Sequence[Candidate], examples: Examples) -> None:
 def pick(ranked: Sequence[Candidate], examples: Examples, *, averaged: bool) -> tuple[list[Candidate], list[str]]:
     """The best of each study that go well with the best of all, best first; and why better ones than these do not.
 
+    For a soup also: that began where the studies both did, if there is such a start, whatever the best of all began
+    from. Those that were trained again from a fresh seed by `finish` have another trunk.
+
     Args:
         ranked: weights of all the studies, best first.
         examples: what their models were given.
@@ -175,12 +185,17 @@ def pick(ranked: Sequence[Candidate], examples: Examples, *, averaged: bool) -> 
     picked: list[Candidate] = []
     refused: dict[tuple[str, str], list[Candidate]] = {}
     seen: set[tuple[str, int]] = set()
-    for candidate in ranked:
+    misfits = [_misfit(candidate.recipe, ranked[0].recipe, examples, averaged=averaged) for candidate in ranked]
+    fitting = [candidate for candidate, misfit in zip(ranked, misfits, strict=True) if misfit is None]
+    start = shared_start(fitting) if averaged else None
+    for candidate, misfit in zip(ranked, misfits, strict=True):
         name, trial = candidate.study.name, (candidate.study.name, candidate.row.trial)
         if sum(other.study.name == name for other in picked) == most or (not averaged and trial in seen):
             continue
         seen.add(trial)
-        reason = _misfit(candidate.recipe, ranked[0].recipe, examples, averaged=averaged)
+        reason = misfit
+        if reason is None and start is not None and candidate.start != start:
+            reason = "another start than the one that the studies share"
         if reason is None:
             picked.append(candidate)
         else:
@@ -188,19 +203,42 @@ def pick(ranked: Sequence[Candidate], examples: Examples, *, averaged: bool) -> 
     return picked, [_told(group, reason) for (_, reason), group in refused.items()]
 
 
-def share_no_start(picked: Sequence[Candidate]) -> bool:
-    """Whether the weights of no two studies began from the same trunk or the same pretrained weights."""
-    starts: dict[str, set[str]] = {}
-    for candidate in picked:
-        start = _start(candidate.recipe)
-        starts.setdefault(candidate.study.name, set()).update(() if start is None else (start,))
-    everyone = [start for group in starts.values() for start in group]
-    return len(everyone) == len(set(everyone))
+def shared_start(ranked: Sequence[Candidate]) -> str | None:
+    """The start from which weights of most studies began, of several such the best one's; ``None`` if no two share one.
+
+    Args:
+        ranked: weights, best first.
+    """
+    studies: dict[str, set[str]] = {}
+    for candidate in ranked:
+        if candidate.start is not None:
+            studies.setdefault(candidate.start, set()).add(candidate.study.name)
+    start = max(studies, key=lambda each: len(studies[each]), default=None)
+    return start if start is not None and len(studies[start]) > 1 else None
 
 
-def _start(recipe: Recipe) -> str | None:
-    if recipe.model.pretrained is not None:
-        return recipe.model.pretrained.weights
+def start_of(recipe: Recipe, made_by: Mapping[str, Recipe]) -> str | None:
+    """What `Candidate.start` says of weights that were made by ``recipe``.
+
+    Args:
+        recipe: of a training, a soup or an ensemble.
+        made_by: the recipes that made files of weights, by the files' SHA-256.
+    """
+    start, at = None, recipe
+    while at.model.pretrained is None:
+        before = _began_from(at)
+        if before is None:
+            return start
+        start = before
+        if before not in made_by:
+            return start
+        at = made_by[before]
+    return at.model.pretrained.weights
+
+
+def _began_from(recipe: Recipe) -> str | None:
+    if isinstance(recipe.assembly, UniformSoup | GreedySoup):
+        return recipe.assembly.ingredients[0].sha256
     return None if recipe.start is None else recipe.start.weights.sha256
 
 

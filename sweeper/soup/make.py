@@ -32,7 +32,7 @@ from sweeper.soup.ingredients import (
     check_same_splits,
     finished_studies,
     pick,
-    share_no_start,
+    shared_start,
 )
 from sweeper.soup.outcome import SINGLE, Attempt, Made, Outcome
 from sweeper.study_file import Finish
@@ -97,7 +97,7 @@ def make(
     best = ranked[0]
     single = Made(SINGLE, best.row.kind, best.recipe, best.path, best.row.sha256, best.row.metrics, (best.name,))
     with _workplace(settings.home / "soups", "-".join(names)[:MOST_LETTERS]) as folder:
-        attempts = tuple(_attempt(plan, single, folder, say) for plan in _plans(ranked, examples, ensemble=ensemble))
+        attempts = tuple(_attempt(plan, folder, say) for plan in _plans(ranked, examples, ensemble=ensemble))
         outcome = Outcome(tuple(names), studies[0].metric, single, attempts)
         if outcome.made:
             say(f"packing the {outcome.best.way}")
@@ -134,7 +134,7 @@ def _plans(ranked: Sequence[Candidate], examples: Examples, *, ensemble: bool) -
         uniform = UniformSoup(name="uniform_soup", ingredients=files, barrier_tolerance=tolerance)
         greedy = GreedySoup(name="greedy_soup", ingredients=files, barrier_tolerance=tolerance)
         soups = {"uniform soup": handed_on(best, assembly=uniform), "greedy soup": handed_on(best, assembly=greedy)}
-    if _of_several(picked) and share_no_start(picked):
+    if _of_several(picked) and shared_start(picked) is None:
         refused.append("the studies share neither a trunk nor a pretrained start, so that barriers are to be expected")
     plans = [_Plan(way, recipe, tuple(refused)) for way, recipe in soups.items()]
     if ensemble:
@@ -155,7 +155,7 @@ def _of_several(picked: Sequence[Candidate]) -> bool:
     return len({candidate.study.name for candidate in picked}) > 1
 
 
-def _attempt(plan: _Plan, single: Made, folder: Path, say: Callable[[str], None]) -> Attempt:
+def _attempt(plan: _Plan, folder: Path, say: Callable[[str], None]) -> Attempt:
     """Go one way, as far as it leads."""
     from trials import run_trial
 
@@ -173,7 +173,7 @@ def _attempt(plan: _Plan, single: Made, folder: Path, say: Callable[[str], None]
     file = result.weights[0]
     notes = (*result.notes, *plan.refused)
     path = where / file.path
-    alone = sum(share > 0 for share in result.shares) == 1 if result.shares else _same_but_batch_norm(path, single.path)
+    alone = sum(share > 0 for share in result.shares) == 1 if result.shares else _is_one_of(plan.recipe, path)
     made = Made(plan.way, file.kind, plan.recipe, path, file.sha256, file.metrics, result.notes, alone)
     return Attempt(plan.way, made, notes)
 
@@ -187,6 +187,12 @@ def _keep_barriers(folder: Path, out: Path) -> Path | None:
         return None
     out.parent.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copyfile(drawn, out.with_name(f"{out.name}-{BARRIERS}")))
+
+
+def _is_one_of(recipe: Recipe, soup: Path) -> bool:
+    """Whether a soup is one of its ingredients."""
+    assert isinstance(recipe.assembly, UniformSoup | GreedySoup)
+    return any(_same_but_batch_norm(soup, Path(kept.path)) for kept in recipe.assembly.ingredients)
 
 
 def _same_but_batch_norm(soup: Path, single: Path) -> bool:

@@ -114,7 +114,7 @@ def test_a_winner_of_several_ways_says_how_it_was_chosen(table: Path, tmp_path: 
         {"way": "greedy soup", "worth": worth, "gain": {**worth, "mean": 2.0, "low": 1.0, "high": 3.0}},
         {"way": "best trial", "worth": {**worth, "mean": 14.0, "low": 13.0, "high": 15.0}, "gain": None},
     ]
-    verdict = {"way": "greedy soup", "seeds": 3, "ways": [], "failed": [], "finalists": finalists}
+    verdict = {"way": "greedy soup", "seeds": 3, "ways": [], "failed": [], "left_out": [], "finalists": finalists}
     data = {"source": f"csv:{table}", "target": "price", "task": "regression", "drop": ["advice"]}
     text = card(data, "linear", tmp_path, verdict=verdict)
     assert 'The `swa` weights of trial 3, to which the way "greedy soup" led: the best of the finalists on' in text

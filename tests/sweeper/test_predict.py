@@ -3,6 +3,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import stat
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +120,46 @@ def test_a_file_is_there_only_when_it_is_whole(asked: Path) -> None:
     assert (code, Path("found.csv").read_text()) == (1, "older")
     assert "not the file that package.json describes" in err
     assert {path.name for path in asked.iterdir() if "found" in path.name} == {"found.csv"}
+
+
+def test_what_is_no_file_is_written_to_and_never_replaced(asked: Path) -> None:
+    os.mkfifo("pipe")
+    heard: list[str] = []
+    listener = threading.Thread(target=lambda: heard.append(Path("pipe").read_text()))
+    listener.start()
+    assert run("model", "rows.csv", "-o", "pipe") == (0, "", "")
+    listener.join()
+    assert stat.S_ISFIFO(Path("pipe").stat().st_mode)
+    Path("found.csv").symlink_to("kept.csv")
+    assert run("model", "rows.csv", "-o", "found.csv") == (0, "", "")
+    assert Path("found.csv").is_symlink()
+    assert heard == [Path("kept.csv").read_text()]
+    assert heard[0].startswith("example,class,probability\nrows.csv[0],no,0.75\n")
+    full = Path("/dev/full")
+    code, _, err = run("model", "rows.csv", "-o", str(full))
+    assert code == 1
+    assert "No space left" in err
+    assert stat.S_ISCHR(full.stat().st_mode)
+
+
+def test_what_is_wrong_with_an_input_is_said(asked: Path) -> None:
+    linear_package(
+        asked / "pictures", ArrayPreprocess("image", (1, 1, 2), 255.0, (0.0,), (1.0,)), CLASSES, EYE, (0.0, 0.0)
+    )
+    arrays = np.zeros((3, 1, 2), dtype=np.float32)
+    np.save("good.npy", arrays)
+    arrays[1, 0, 1] = np.nan
+    np.save("holed.npy", arrays)
+    Path("words.csv").write_text("a,b\n1,2\n3,big\n")
+    code, out, err = run("pictures", "holed.npy", "rows.csv", "good.npy")
+    assert (code, len(out.splitlines())) == (1, 1 + 3)
+    assert err.splitlines()[:2] == [
+        "error: holed.npy: found values that are no finite numbers; repair them or leave those examples out",
+        "error: rows.csv: cannot be read as an image, expected a picture or an array in a .npy file",
+    ]
+    code, _, err = run("model", "words.csv")
+    assert code == 1
+    assert "column 'b': found 'big' in row 1, counted from 0, expected numbers" in err
 
 
 @pytest.mark.parametrize(

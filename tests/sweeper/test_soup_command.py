@@ -22,6 +22,7 @@ from torch import Tensor
 from sweeper.catalog import Catalog
 from sweeper.cli import main
 from sweeper.settings import load_settings
+from sweeper.soup.ingredients import start_of
 from sweeper.soup.make import make
 from sweeper.soup.outcome import Attempt, Made, Outcome, judgement
 from sweeper.soup.table import print_outcome
@@ -53,6 +54,7 @@ class Home:
         for name, seeds in (("a", (1, 5)), ("b", (2, 6)), ("one", (5,)), ("other", (3,))):
             self.add(name, [self.recipe(seed=seed, epochs=2, model=self.start) for seed in seeds])
         self.add("strange", [self.recipe(seed=9, epochs=6)])
+        self.add("mixed", [self.recipe(seed=9, epochs=20), self.recipe(seed=8, model=self.start)])
         self.add("narrow", [self.recipe(model={"width": 8})])
         self.add("otherwise", [self.recipe(data={"seed": 1})])
         self.add("about-loss", [], metric="validation.loss")
@@ -240,6 +242,41 @@ def test_what_a_barrier_keeps_apart_is_refused_and_the_barriers_can_be_looked_at
     told = " ".join(done.stdout.split())
     assert told.count(refusal + f"trial 0000 of {best}: on the way between them the loss rises by") == 2
     assert "the studies share neither a trunk nor a pretrained start, so that barriers are to be expected" in told
+
+
+def test_a_soup_is_of_the_weights_that_share_their_start_though_others_are_better(home: Home, tmp_path: Path) -> None:
+    outcome = home.make(tmp_path / "out", "mixed", "other")
+    assert "mixed" in outcome.single.notes[0], "with these seeds"
+    began_alike = [path for name in ("mixed", "other") for path in home.files(name) if seed_of(path) != 9]
+    _, metrics = home.brute_force(began_alike, seed=9)
+    uniform = next(made for made in outcome.made if made.way == "uniform soup")
+    assert {name: uniform.metrics[name] for name in metrics} == pytest.approx(metrics)
+    for attempt in outcome.attempts:
+        assert "raw of trial 0000 of mixed: another start than the one that the studies share" in attempt.notes
+
+
+def test_where_a_training_began() -> None:
+    def recipe(**changes: Any) -> Recipe:
+        return Recipe.model_validate({"data": {"source": "digits"}, "model": {"build": "mlp"}, **changes})
+
+    def after(sha256: str, **changes: Any) -> Recipe:
+        kept = {"path": "p", "sha256": sha256, "name": "n", "value": 0.5}
+        return recipe(start={"weights": kept, "epochs": 1}, **changes)
+
+    def soup_of(*sha256: str) -> Recipe:
+        ingredients = [{"path": each, "sha256": each, "name": each, "value": 0.5} for each in sha256]
+        return recipe(assembly={"name": "uniform_soup", "ingredients": ingredients, "barrier_tolerance": 0.1})
+
+    trunk, trial, longer, alone = "1" * 64, "2" * 64, "3" * 64, "4" * 64
+    made_by = {trunk: recipe(), trial: after(trunk), longer: after(trial), alone: recipe()}
+    assert start_of(recipe(), made_by) is None
+    assert start_of(after(trunk), made_by) == trunk
+    assert start_of(after(longer), made_by) == trunk
+    assert start_of(soup_of(longer, trial), made_by) == trunk
+    assert start_of(after("5" * 64), made_by) == "5" * 64
+    tuned = recipe(model={"build": "mlp", "pretrained": {"weights": "/w.safetensors"}})
+    assert start_of(tuned, made_by) == "/w.safetensors"
+    assert start_of(after(alone), {alone: tuned}) == "/w.safetensors"
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,22 @@ def as_numbers(values: pd.Series) -> np.ndarray:
     try:
         numbers: np.ndarray = pd.to_numeric(values).to_numpy(dtype=np.float64, na_value=np.nan)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"column {values.name!r}: {one_line(error)}, expected numbers") from error
+        raise ValueError(
+            f"column {values.name!r}: {_first_word(values) or one_line(error)}, expected numbers"
+        ) from error
     return numbers
+
+
+def _first_word(values: pd.Series) -> str | None:
+    """Which cell is no number, ``None`` if they all are, or are of no kind that could be."""
+    import pandas as pd
+
+    try:
+        words = pd.to_numeric(values, errors="coerce").isna() & values.notna()
+    except TypeError:
+        return None
+    row = int(words.to_numpy().argmax())
+    return f"found {values.iloc[row]!r} in row {row}, counted from 0" if words.any() else None
 
 
 def factorize(values: pd.Series) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -231,18 +231,37 @@ def test_where_the_student_did_not_reach_the_finals_one_seed_tells_of_its_teache
         best_trial=[(0.90, 0.86)],
     )  # fmt: skip
     assert (
-        "student gained an amount that one seed cannot judge over the student without teacher in accuracy: 0.0200"
+        "student differs from the student without teacher in accuracy by an amount that one seed cannot judge: 0.0200"
         in lines(found.to_dict(), METRIC)
     )
 
 
 def test_where_one_value_of_each_decides_it_is_said() -> None:
     for seeds, over in ((0, "from the sweep's own seeds"), (1, "over 1 fresh seed")):
-        said = {"seeds": seeds, "finalists": [], "failed": [], "ways": [], "teacher": None}
+        said = {"seeds": seeds, "finalists": [], "failed": [], "ways": [], "teacher": None, "left_out": []}
         assert lines(said, METRIC) == [
             f"finalists {over}: accuracy on the confirmation split, on which nothing but the winner among them was "
             "chosen, so its own gain is a little optimistic; one value of each decided"
         ]
+
+
+def test_of_ways_that_led_to_nothing_it_is_said_why() -> None:
+    found = table(seeds=0, epochs=6, branches=3).finish(
+        top_ensemble=[(0.93, 0.85)], greedy_ensemble=[(0.92, 0.87)], extended=[(0.94, 0.88)], student=[(0.9, 0.9)]
+    )
+    assert found.left_out == (
+        "no uniform soup and no greedy soup: it failed",
+        "no uniform soup of branches and no greedy soup of branches: 2 of 6 `epochs` are too few for 3 `branches`",
+    )
+    assert lines(found.to_dict(), METRIC)[-2:] == list(found.left_out)
+    alone = Table(seeds=0)
+    alone.add(0, RECIPE, "search", {}, raw=(0.90, 0.86))
+    assert alone.finish().left_out == (
+        "no uniform soup and no greedy soup: one set of weights of the best architecture, and nothing to average it "
+        "with",
+        "no top ensemble and no greedy ensemble: one trial that is given what the best is given, and nothing to put it "
+        "together with",
+    )
 
 
 def test_no_trial_no_verdict() -> None:
@@ -261,7 +280,8 @@ def test_it_is_said_in_plain_words() -> None:
         finalist("best trial", 0.89),
         finalist("student", 0.86, -0.03, -0.04, -0.02),
     ]
-    assert lines({"seeds": 3, "finalists": three, "failed": ["extended"], "ways": []}, METRIC) == [
+    said = {"seeds": 3, "finalists": three, "failed": ["extended"], "ways": [], "left_out": ["no student: it failed"]}
+    assert lines(said, METRIC) == [
         "finalists over 3 fresh seeds: accuracy on the confirmation split, on which nothing but the winner among them "
         "was chosen, so its own gain is a little optimistic",
         "  greedy ensemble: 0.9100",
@@ -274,4 +294,5 @@ def test_it_is_said_in_plain_words() -> None:
         "0.0050 (-0.0100 to 0.0200), paired over 3 seeds",
         "student lost 0.0300 against the best single trial in accuracy: -0.0300 (-0.0400 to -0.0200), paired over 3 "
         "seeds",
+        "no student: it failed",
     ]
