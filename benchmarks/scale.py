@@ -35,8 +35,19 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+from rich.console import Console
+
 from benchmarks.results import ROOT, machine, table, write_section
 from benchmarks.simulated import Clock, SimulatedWorkers
+from sweeper.catalog import Catalog
+from sweeper.lease import Lease
+from sweeper.run import run_study
+from sweeper.search import Proposal, Search
+from sweeper.study import load_study
+from sweeper.study_folder import StudyFolder
+from sweeper.view import LineView, Scoreboard
+from trials.result import EpochReport
 
 Database = Literal["sqlite", "postgresql"]
 DATABASES: tuple[Database, ...] = ("sqlite", "postgresql")
@@ -90,39 +101,36 @@ def database(kind: Database, folder: Path) -> Iterator[tuple[str, Path]]:
         server.cleanup()
 
 
+class TimedSearch(Search):
+    """Notes how long it thinks of each trial."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.ask_seconds = array("d")
+        super().__init__(*arguments)
+
+    def ask(self) -> Proposal:
+        began = time.perf_counter()
+        proposal = super().ask()
+        self.ask_seconds.append(time.perf_counter() - began)
+        return proposal
+
+
+class Watched(LineView):
+    """Notes now and then how much memory the process holds."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.memory_bytes, self._reports = array("d"), 0
+        super().__init__(*arguments)
+
+    def reported(self, number: int, report: EpochReport) -> None:
+        super().reported(number, report)
+        if self._reports % SAMPLE_REPORTS == 0:
+            self.memory_bytes.append(psutil.Process().memory_info().rss)
+        self._reports += 1
+
+
 def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run one study to its end, and say what it took: seconds, bytes and events a second."""
-    import psutil
-    from rich.console import Console
-
-    from sweeper.catalog import Catalog
-    from sweeper.lease import Lease
-    from sweeper.run import run_study
-    from sweeper.search import Proposal, Search
-    from sweeper.study import load_study
-    from sweeper.study_folder import StudyFolder
-    from sweeper.view import LineView, Scoreboard
-    from trials.result import EpochReport
-
-    process = psutil.Process()
-    ask_seconds, memory_bytes = array("d"), array("d")
-
-    class TimedSearch(Search):
-        def ask(self) -> Proposal:
-            began = time.perf_counter()
-            proposal = super().ask()
-            ask_seconds.append(time.perf_counter() - began)
-            return proposal
-
-    class Watched(LineView):
-        reports = 0
-
-        def reported(self, number: int, report: EpochReport) -> None:
-            super().reported(number, report)
-            if self.reports % SAMPLE_REPORTS == 0:
-                memory_bytes.append(process.memory_info().rss)
-            self.reports += 1
-
     path = folder / "study.yaml"
     options = {name: getattr(arguments, name) for name in ("trials", "workers", "sampler", "pruner")}
     path.write_text(study_text(**options))
@@ -143,6 +151,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
             passed_seconds, worked_seconds = clock.now() - began_at, clock.worked() - worked_before
             cpu_seconds = time.process_time() - cpu_before
         database_bytes = _bytes(place)
+    memory_bytes = view.memory_bytes
     return {
         "reports": len(workers.answer_seconds),
         "passed_seconds": passed_seconds,
@@ -150,7 +159,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cpu_seconds": cpu_seconds,
         "answer_seconds": [quantile(workers.answer_seconds, at) for at in (0.5, 0.99, 1.0)],
         "gap_seconds": quantile(workers.idle_seconds, 0.99),
-        "ask_seconds": [quantile(ask_seconds, at) for at in (0.5, 0.99)],
+        "ask_seconds": [quantile(search.ask_seconds, at) for at in (0.5, 0.99)],
         "memory_bytes": [memory_bytes[0], memory_bytes[len(memory_bytes) // 2], memory_bytes[-1]],
         "database_bytes": database_bytes,
     }

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -105,7 +105,7 @@ class LineView:
         self._console, self._board = console, board
         self._spoke_at = time.monotonic()
 
-    def __enter__(self) -> LineView:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -159,7 +159,7 @@ class LiveView:
         self._console, self._board, self._note = console, board, ""
         self._live = Live(console=console, get_renderable=self._draw, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> LiveView:
+    def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
