@@ -152,7 +152,7 @@ def _wait_until(is_so: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_so():
         assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS:.0f} s"
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 @pytest.fixture
