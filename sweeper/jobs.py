@@ -14,12 +14,11 @@ from urllib.parse import urlsplit
 
 from sweeper.errors import WorkersError
 from sweeper.pulse import knock
+from sweeper.ray_token import show_token
 from sweeper.settings import without_password
 
 ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
 """What Ray calls a job of which nothing runs any more."""
-TOKEN = Path("~/.ray/auth_token")
-"""Where Ray keeps the token of a cluster that asks for one."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,9 @@ class RayJobs:
         self._asked = without_password(address)
         refusal = knock(_host_and_port(address))
         if refusal is not None:
-            raise WorkersError(f"no Ray cluster answers at {self._asked} ({refusal}); start it, or correct RAY_ADDRESS")
-        # As `ray.init` does it: a token that lies where Ray looks for one is used.
-        if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN.expanduser().exists():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            name = "RAY_API_SERVER_ADDRESS" if os.environ.get("RAY_API_SERVER_ADDRESS") else "RAY_ADDRESS"
+            raise WorkersError(f"no Ray cluster answers at {self._asked} ({refusal}); start it, or correct {name}")
+        show_token()
         with self._told_in_a_line():
             from ray.dashboard.utils import get_address_for_submission_client
             from ray.job_submission import JobSubmissionClient

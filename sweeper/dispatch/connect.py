@@ -11,6 +11,7 @@ from typing import Any
 
 from sweeper.errors import WorkersError
 from sweeper.pulse import knock
+from sweeper.ray_token import show_token
 from sweeper.settings import without_password
 from sweeper.slots import cores
 from sweeper.study_file import Workers as WorkersSection
@@ -32,6 +33,8 @@ def connect(section: WorkersSection, address: str | None) -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Where Ray's services log to their terminal, as in a container, this process is none of them.
     os.environ["RAY_LOG_TO_STDERR"] = "0"
+    if address is not None:
+        show_token()
     import ray
 
     if address is None:
@@ -60,7 +63,8 @@ def connect(section: WorkersSection, address: str | None) -> Any:
         where = (
             "a Ray of our own does not start"
             if address is None
-            else f"no Ray cluster answers at {without_password(address)}"
+            else f"the Ray cluster at {without_password(address)} does not let us in (where it wants a token: "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or ~/.ray/auth_token)"
         )
         raise WorkersError(f"{where}: {without_password(cause)}") from error
     except SystemExit as error:

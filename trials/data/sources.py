@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import inspect
 import zipfile
@@ -54,7 +55,9 @@ def digits() -> Source:
     spec = importlib.util.find_spec("sklearn")
     assert spec is not None, "a requirement"
     assert spec.submodule_search_locations is not None, "a package"
-    rows = np.loadtxt(Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz"), delimiter=",")
+    path = Path(spec.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    with gzip.open(path, "rt") as file:  # by itself NumPy asks for the working folder, which may be gone
+        rows = np.loadtxt(file, delimiter=",")
     images, labels = rows[:, :-1].reshape(-1, 8, 8), rows[:, -1]
     return Source(images.astype(np.float32), labels.astype(np.int64), tuple("0123456789"))
 
