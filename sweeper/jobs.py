@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 
 from sweeper.errors import WorkersError
 from sweeper.pulse import knock
-from sweeper.ray_token import show_token
 from sweeper.settings import without_password
 
 ENDED = ("STOPPED", "SUCCEEDED", "FAILED")
 """What Ray calls a job of which nothing runs any more."""
+TOKEN = Path("~/.ray/auth_token")
+"""Where Ray keeps the token of a cluster that asks for one."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ class RayJobs:
         if refusal is not None:
             name = "RAY_API_SERVER_ADDRESS" if os.environ.get("RAY_API_SERVER_ADDRESS") else "RAY_ADDRESS"
             raise WorkersError(f"no Ray cluster answers at {self._asked} ({refusal}); start it, or correct {name}")
-        show_token()
+        # Where one lies, a head that `ray start` began asks for it.
+        if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH") or TOKEN.expanduser().exists():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         with self._told_in_a_line():
             from ray.dashboard.utils import get_address_for_submission_client
             from ray.job_submission import JobSubmissionClient

@@ -11,7 +11,6 @@ from typing import Any
 
 from sweeper.errors import WorkersError
 from sweeper.pulse import knock
-from sweeper.ray_token import show_token
 from sweeper.settings import without_password
 from sweeper.slots import cores
 from sweeper.study_file import Workers as WorkersSection
@@ -33,8 +32,6 @@ def connect(section: WorkersSection, address: str | None) -> Any:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Where Ray's services log to their terminal, as in a container, this process is none of them.
     os.environ["RAY_LOG_TO_STDERR"] = "0"
-    if address is not None:
-        show_token()
     import ray
 
     if address is None:

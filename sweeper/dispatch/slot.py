@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,7 +69,8 @@ class SlotMaker:
     def end(self, slot: Slot) -> None:
         """Kill all of a slot."""
         for actor in (slot.runner, *slot.launchers):
-            self.ray.kill(actor)
+            with suppress(self.ray.exceptions.RayError):  # one that was still being made may be given up by Ray first
+                self.ray.kill(actor)
         if slot.group is not None:
             self.ray.util.remove_placement_group(slot.group)
 
