@@ -1,6 +1,6 @@
 """What one orchestrator can take: thousands of trials, on up to a thousand workers that train nothing.
 
-    .venv/bin/python -m benchmarks.scale                                    # about 8 minutes on two cores
+    .venv/bin/python -m benchmarks.scale                                    # about 11 minutes on two cores
     .venv/bin/python -m benchmarks.scale --database sqlite --workers 100 --trials 500
     .venv/bin/python -m benchmarks.scale --workers 1000 --trials 10000      # about an hour
 

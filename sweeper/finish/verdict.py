@@ -79,7 +79,7 @@ class Verdict:
     nothing was compared."""
     seeds: int
     """Fresh seeds over which the finalists were compared; 0: none."""
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...]
     """Ways that led to nothing, each with the reason."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,7 +121,8 @@ def verdict(board: Board) -> Verdict | None:
     """
     if not board.searched:
         return None
-    reached = [_with_worth(board, ways(board, replica)) for replica in replicas(board)]
+    gone = replicas(board)
+    reached = [_with_worth(board, ways(board, replica)) for replica in gone]
     if SINGLE not in reached[0]:
         return None
     # What the sweep itself left was chosen for its luck; fresh seeds were not.
@@ -142,7 +143,7 @@ def verdict(board: Board) -> Verdict | None:
     taught = [found for found in compared if found in both] or both[:1]
     teacher = mean_interval(_gains(board, STUDENT, UNTAUGHT, taught)) if taught else None
     led_to = _reached(board, reached[0])
-    nothing = left_out(board, replicas(board)[0])
+    nothing = left_out(board, gone[0])
     return Verdict(rows[0], winner.way, led_to, tuple(judged), failed, teacher, len(fresh), nothing)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.beside import folder_beside
+from sweeper.errors import StoreError
 
 KILLED = """
 import os, signal, sys
@@ -58,3 +59,11 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_or_of_others_i
             assert second.is_dir()
         assert names(tmp_path) == sorted([first.name, *mine])
     assert names(tmp_path) == sorted(mine)
+
+
+def test_where_it_cannot_lie_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    out = tmp_path / "file" / "best"
+    with pytest.raises(StoreError, match=rf"^{out}: cannot be written, {out.parent} is no folder; choose another"):
+        folder_beside(out).__enter__()
+    assert names(tmp_path) == ["file"]

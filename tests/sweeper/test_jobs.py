@@ -38,8 +38,11 @@ def other_server() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.parametrize("name", ["RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"])
 @pytest.mark.parametrize("kind", ["", "http://ada:secret@", "ray://"])
-def test_an_address_where_nothing_answers_is_named(kind: str) -> None:
+def test_an_address_where_nothing_answers_is_named(kind: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_API_SERVER_ADDRESS", raising=False)
+    monkeypatch.setenv(name, "whatever the caller read there")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -47,7 +50,7 @@ def test_an_address_where_nothing_answers_is_named(kind: str) -> None:
     with pytest.raises(WorkersError) as caught:
         RayJobs(f"{kind}127.0.0.1:{port}")
     assert str(caught.value) == (
-        f"no Ray cluster answers at {shown}127.0.0.1:{port} (Connection refused); start it, or correct RAY_ADDRESS"
+        f"no Ray cluster answers at {shown}127.0.0.1:{port} (Connection refused); start it, or correct {name}"
     )
 
 
